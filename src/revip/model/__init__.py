@@ -1,0 +1,1 @@
+"""The nouns: frozen, slotted, comparable values.  No behaviour beyond what they are called."""

@@ -1,0 +1,56 @@
+"""What changed, as values: one vocabulary for the log, the history and `revip events`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from revip.model.instants import Instant
+
+
+class Level(Enum):
+    """How loud a note is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Kind(Enum):
+    """What a note is about; the names are an interface that logs are searched by."""
+
+    VERDICT = "backend.verdict"
+    MODE = "pool.mode"
+    COMMON_CAUSE = "pool.common_cause"
+    TABLE = "table.changed"
+    ADOPTED = "table.adopted"
+    DRIFT = "table.drift"
+    FIGHT = "table.fight"
+    KERNEL_FAILED = "kernel.failed"
+    KERNEL_BACK = "kernel.back"
+    HOST = "host.changed"
+    HOST_DRIFT = "host.drift"
+    HOST_FAILED = "host.failed"
+    HOST_BACK = "host.back"
+    ANNOUNCED = "vip.announced"
+    ANNOUNCE_FAILED = "vip.announce_failed"
+    LEADERSHIP = "vip.leadership"
+    DISCOVERY = "discovery.changed"
+    DISCOVERY_FAILED = "discovery.failed"
+    CONFIG = "config.changed"
+    CONFIG_REFUSED = "config.refused"
+    OPERATOR = "operator"
+    AGENT = "agent"
+    FAULT = "agent.fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One change of state: what and why, in one sentence."""
+
+    at: Instant
+    kind: Kind
+    text: str
+    level: Level = Level.INFO
+    virtual_server: str = ""
+    backend: str = ""

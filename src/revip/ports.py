@@ -1,0 +1,215 @@
+"""What the agent needs of the outside: one narrow Protocol each, with what it raises.
+
+Ports take whole values, not steps, wherever the outside allows it; withdrawal of everything is
+the empty value, so that shutdown is not a special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+from revip.model.discovery import BackendsNews
+from revip.model.health import Backend, HealthTiming, ProbeResult
+from revip.model.host import HostFact, HostState, Lease, LinkAddress
+from revip.model.instants import Instant
+from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
+from revip.model.record import Record
+from revip.model.spec import LinkName, ProbeSpec
+from revip.model.vrrp import Heard, VirtualRouter
+from revip.wire.vrrp import Rejected
+
+
+class Clock(Protocol):
+    """The one source of time."""
+
+    def now(self) -> Instant:
+        """Return milliseconds of CLOCK_BOOTTIME."""
+        ...
+
+
+class KernelTable(Protocol):
+    """The kernel's IPVS table in this network namespace."""
+
+    def observe(self, keys: frozenset[ServiceKey] | None = None) -> Observation:
+        """Dump the virtual servers named by `keys` (all when None), with counters.
+
+        Raises `KernelError`; errno ENOENT (no such genetlink family) means that ip_vs is not
+        loaded, EPERM that CAP_NET_ADMIN is missing.
+        """
+        ...
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Apply `changes` in order; stop at the first that fails and raise its `KernelError`.
+
+        Those before it are in force: the next observation tells which.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the socket back."""
+        ...
+
+
+class Host(Protocol):
+    """Links, addresses, routes, rules, sysctls and SNAT of this network namespace."""
+
+    async def observe(self, wanted: HostState) -> frozenset[HostFact]:
+        """Return those facts of `wanted` (present and absent) that hold now.
+
+        Raises `KernelError`.
+        """
+        ...
+
+    async def apply(self, remove: Sequence[HostFact], add: Sequence[HostFact]) -> None:
+        """Make `remove` untrue, then `add` true, each in order.  Raises `KernelError`.
+
+        For a sysctl, `remove` restores the value it had before revip first changed it.
+        """
+        ...
+
+    def lease(self, place: LinkAddress, lease: Lease) -> None:
+        """From now on write `place` with a lifetime, and not after the lease's end.
+
+        `apply` and `renew` raise `KernelError` then; what was written too late is taken away.
+        """
+        ...
+
+    def unlease(self, place: LinkAddress) -> None:
+        """From now on write `place` for ever, as every other address."""
+        ...
+
+    async def renew(self, place: LinkAddress) -> None:
+        """Give `place` its whole lifetime again.  Raises `KernelError`."""
+        ...
+
+    async def link_local(self, link: LinkName) -> IPAddress:
+        """Return the link-local IPv6 address of `link`; `KernelError` without one."""
+        ...
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield once after each burst of link, address, route or rule changes (rtnetlink(7))."""
+        ...
+
+    async def node_address(
+        self, link: LinkName, version: int, vips: frozenset[IPAddress]
+    ) -> IPAddress:
+        """Return this node's own address on `link`, IP version 4 or 6, that is none of `vips`.
+
+        Raises `KernelError` with ENODEV or EADDRNOTAVAIL while there is none.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give the sockets back."""
+        ...
+
+
+class Announcer(Protocol):
+    """Tells the neighbors on a link that an address is to be found here now."""
+
+    def announce(self, place: LinkAddress) -> None:
+        """Send the announcement once, to everybody: gratuitous ARP, or a neighbor advertisement.
+
+        Raises `KernelError`: EPERM without CAP_NET_RAW, ENODEV without the link, ENETDOWN while
+        it is down or has no carrier.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        ...
+
+
+class Speaker(Protocol):
+    """One VRRP group's ear and mouth on one link, as the link is now."""
+
+    def open(self) -> None:
+        """Begin to listen.  Raises `KernelError`."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Return why nothing can be sent at present (no carrier), None when all is well.
+
+        Raises `KernelError` when the interface is gone or another has its name: open anew.
+        """
+        ...
+
+    def send(self, priority: int) -> None:
+        """Send one advert.  Raises `KernelError` when it has left for nobody."""
+        ...
+
+    def receive(self) -> list[Heard | Rejected]:
+        """Return all that has come in so far.  Raises `KernelError`."""
+        ...
+
+    async def readable(self) -> None:
+        """Wait until there is something to receive."""
+        ...
+
+    def close(self) -> None:
+        """Give the socket back."""
+        ...
+
+
+class SpeakerFactory(Protocol):
+    """Makes the speaker of a group."""
+
+    def __call__(
+        self, link: LinkName, router: VirtualRouter, peers: Sequence[IPAddress]
+    ) -> Speaker:
+        """Return one that is not yet open; without `peers` it speaks by multicast."""
+        ...
+
+
+class BackendSource(Protocol):
+    """Discovery of the backends of one virtual server."""
+
+    def changes(self) -> AsyncIterator[BackendsNews]:
+        """Yield what is known now, and again after each change."""
+        ...
+
+
+class Ownership(Protocol):
+    """Remembers across restarts which virtual servers in the kernel are ours, and the drains."""
+
+    def read(self) -> Record:
+        """Return what was last written; empty when there is nothing or it cannot be read."""
+        ...
+
+    def write(self, record: Record) -> None:
+        """Replace the record atomically.  Raises `TransientError` (full or read-only disk)."""
+        ...
+
+
+class BackendProbe(Protocol):
+    """Asks one backend, over a held connection where there is one."""
+
+    async def ask(self, *, fresh: bool) -> ProbeResult:
+        """Probe once within the deadline of its timing; never raises but for cancellation.
+
+        `fresh` opens a new connection instead of using the held one; when that succeeds it
+        becomes the held one.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the held connection."""
+        ...
+
+
+class ProbeFactory(Protocol):
+    """Makes the probe of a backend."""
+
+    def __call__(
+        self,
+        backend: Backend,
+        spec: ProbeSpec,
+        timing: HealthTiming,
+        lost: Callable[[str], None],
+    ) -> BackendProbe:
+        """Return a probe that calls `lost(reason)` when the held connection ends by itself.
+
+        `lost` is not called for a connection that `close` or a newer one has replaced.
+        """
+        ...
