@@ -1,0 +1,1 @@
+"""One outside thing each: thin, typed, and never importing each other."""
