@@ -1,0 +1,191 @@
+"""The port `Host` on Linux: which facts hold, and making them hold or not."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import assert_never
+
+from revip.adapters.host.leases import Leases
+from revip.adapters.host.links import LinkFact, Links
+from revip.adapters.host.notices import Notices
+from revip.adapters.host.record import Record
+from revip.adapters.host.refusals import refusal
+from revip.adapters.host.rtnetlink import Rtnetlink
+from revip.adapters.host.snat import Masquerading
+from revip.adapters.host.sysctls import Sysctls
+from revip.model.host import (
+    DummyLink,
+    HostFact,
+    HostState,
+    Lease,
+    LinkAddress,
+    LocalRoute,
+    Snat,
+    SourceHintRoute,
+    Sysctl,
+    WireRule,
+)
+from revip.model.ipvs import IPAddress
+from revip.model.spec import LinkName
+
+RECHECK = 10.0
+"""Seconds after which links, addresses, routes and rules are read although nothing was heard."""
+
+
+class LinuxHost:
+    """Links, addresses, routes, rules, sysctls and SNAT of the calling thread's namespace.
+
+    Reading rtnetlink costs milliseconds and it announces each change, so what was read is good
+    until something is heard, or for `RECHECK` seconds.  Sysctls announce nothing and are cheap:
+    they are read each time.
+    """
+
+    def __init__(self, record: Path, sysctl_root: Path = Path("/proc/sys")) -> None:
+        self._record = Record(record)
+        self._netlink = Rtnetlink()
+        self._leases = Leases()
+        self._links = Links(self._netlink, self._leases)
+        self._notices = Notices()
+        self._sysctls = Sysctls(self._record, sysctl_root)
+        self._masquerading = Masquerading(self._record)
+        self._read: tuple[frozenset[LinkFact], frozenset[HostFact], int, float] | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the record of former values cannot be kept, in one sentence; else None."""
+        return self._record.trouble
+
+    async def observe(self, wanted: HostState) -> frozenset[HostFact]:
+        """Return those facts of `wanted` that hold now.  Raises `KernelError`."""
+        self._record.load()
+        facts = wanted.present | wanted.absent
+        holds = set(await self._holding_links(_link_facts(facts)))
+        for fact in wanted.present:
+            if isinstance(fact, Sysctl) and self._sysctls.in_force(fact):
+                holds.add(fact)
+        for fact in wanted.absent:
+            if isinstance(fact, Sysctl) and self._sysctls.is_ours(fact):
+                holds.add(fact)
+        holds |= self._masquerading.ours(f for f in wanted.absent if isinstance(f, Snat))
+        if needed := frozenset(f for f in wanted.present if isinstance(f, Snat)):
+            holds |= await self._masquerading.in_force(needed)
+        return frozenset(holds)
+
+    async def apply(self, remove: Sequence[HostFact], add: Sequence[HostFact]) -> None:
+        """Make `remove` untrue, then `add` true, each in order; stop at the first refusal.
+
+        Raises `KernelError`.  What was done before it stays.
+        """
+        self._record.load()
+        self._read = None
+        for fact in remove:
+            await self._withdraw(fact)
+        for fact in add:
+            await self._establish(fact)
+
+    def lease(self, place: LinkAddress, lease: Lease) -> None:
+        """From now on write `place` with a lifetime, and not after the lease's end."""
+        self._leases.set(place, lease)
+
+    def unlease(self, place: LinkAddress) -> None:
+        """From now on write `place` for ever, as every other address."""
+        self._leases.set(place, None)
+
+    async def renew(self, place: LinkAddress) -> None:
+        """Give `place` its whole lifetime again.  Raises `KernelError`."""
+        await self._links.renew(place)
+
+    async def link_local(self, link: LinkName) -> IPAddress:
+        """Return the link-local IPv6 address of `link`; `KernelError` without one."""
+        for address in await self._links.link_local(link):
+            return address
+        sentence = f"{link} has no link-local address; is IPv6 disabled on it?"
+        raise refusal(errno.EADDRNOTAVAIL, f"read addresses of {link}", sentence)
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield once after each burst of link, address, route or rule changes.
+
+        Raises `KernelError` when the socket cannot be opened.
+        """
+        while True:
+            try:
+                await self._notices.next()
+            except OSError as error:
+                raise refusal(error.errno or errno.EIO, "listen for changes of the host") from error
+            yield None
+
+    async def node_address(
+        self, link: LinkName, version: int, vips: frozenset[IPAddress] = frozenset()
+    ) -> IPAddress:
+        """Return the first global address of `link` in a family that is not one of `vips`.
+
+        Raises `KernelError`: ENODEV without the interface, EADDRNOTAVAIL without an address.
+        """
+        for address in await self._links.own_addresses(link, version):
+            if address not in vips:
+                return address
+        sentence = f"{link} has no global IPv{version} address; set `node_address`"
+        raise refusal(errno.EADDRNOTAVAIL, f"read addresses of {link}", sentence)
+
+    async def close(self) -> None:
+        """Give the sockets back; the next call opens others."""
+        self._notices.close()
+        self._netlink.close()
+        self._read = None
+
+    async def _holding_links(self, facts: frozenset[LinkFact]) -> frozenset[HostFact]:
+        try:
+            heard = self._notices.count()
+        except OSError as error:
+            raise refusal(error.errno or errno.EIO, "listen for changes of the host") from error
+        now = asyncio.get_running_loop().time()
+        if self._read is not None:
+            asked, answer, then, read_at = self._read
+            if asked == facts and then == heard and now < read_at + RECHECK:
+                return answer
+        self._notices.watch(frozenset(word for fact in facts for word in _words(fact)))
+        # Counted before reading: a change during it makes the next call read again.
+        answer = await self._links.holding(facts)
+        self._read = (facts, answer, heard, now)
+        return answer
+
+    async def _establish(self, fact: HostFact) -> None:
+        match fact:
+            case Sysctl():
+                self._sysctls.give(fact)
+            case Snat():
+                await self._masquerading.give(fact)
+            case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
+                await self._links.establish(fact)
+            case _:
+                assert_never(fact)
+
+    async def _withdraw(self, fact: HostFact) -> None:
+        match fact:
+            case Sysctl():
+                self._sysctls.restore(fact)
+            case Snat():
+                await self._masquerading.take(fact)
+            case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
+                await self._links.withdraw(fact)
+            case _:
+                assert_never(fact)
+
+
+def _words(fact: LinkFact) -> Iterator[bytes]:
+    """Yield what a notice about `fact` has in it, byte for byte."""
+    if isinstance(fact, DummyLink):
+        yield fact.name.encode() + b"\0"
+        return
+    yield fact.link.encode() + b"\0"
+    yield fact.address.packed
+    if isinstance(fact, LocalRoute | SourceHintRoute) and fact.source is not None:
+        # A route goes without a word when its source address goes.
+        yield fact.source.packed
+
+
+def _link_facts(facts: frozenset[HostFact]) -> frozenset[LinkFact]:
+    return frozenset(fact for fact in facts if not isinstance(fact, Sysctl | Snat))
