@@ -1,0 +1,123 @@
+"""The director is elected: the virtual IP moves when its holder stops, dies or freezes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from lab import clients
+from lab.capture import who_answers
+from lab.cluster import Cluster, Config, milliseconds, now
+from lab.net import LINK, routes
+from lab.scenario import Run, scenario
+from lab.scenarios.announcing import finished, gap, opened, wait
+
+STREAMS = 12
+PRIORITIES = {"n1": 150, "n2": 120, "n3": 100}
+LIFETIME = 3.0
+
+
+def elected(interval: str) -> Callable[[Config, str], None]:
+    """Return what makes a node's configuration one of an election."""
+
+    def adjust(document: Config, node: str) -> None:
+        server = document["virtual_servers"][0]
+        del server["owner"]
+        server["election"] = {
+            "kind": "vrrp",
+            "vrid": 51,
+            "priority": PRIORITIES[node],
+            "advert_interval": interval,
+        }
+        server["health"] = {"timeout": "5s", "connect_timeout": "2s"}
+
+    return adjust
+
+
+def answering(cluster: Cluster) -> set[str]:
+    """Return the nodes that answer for the VIP, as a client on the segment hears."""
+    with cluster.lab.network.inside("c1"):
+        heard = set(who_answers(LINK, cluster.vip))
+    return {name for name in cluster.nodes if cluster.lab.network[name].mac in heard}
+
+
+def present(cluster: Cluster, node: str) -> bool:
+    """Return whether the VIP is on the node's real interface."""
+    with routes(cluster.lab.network[node].namespace) as rtnl:
+        index = rtnl.link_lookup(ifname=LINK)[0]
+        return bool(tuple(rtnl.get_addr(index=index, address=str(cluster.vip))))
+
+
+@scenario("planned-handover", "SIGTERM of the elected director under load: nothing is lost")
+def planned_handover(run: Run) -> None:
+    """Stop the leader's agent; its successor must be there before it lets go."""
+    _move(run, "1s", signal.SIGTERM)
+
+
+@scenario("agent-killed", "kill -9 of the elected director's agent, adverts each 100 ms")
+def agent_killed(run: Run) -> None:
+    """Kill the leader's agent; the kernel takes the address from its node."""
+    _move(run, "100ms", signal.SIGKILL)
+
+
+def _move(run: Run, interval: str, number: int) -> None:
+    with Cluster(run, adjust=elected(interval)) as cluster:
+        held = cluster.streams(STREAMS)
+        wait(lambda: opened(held.path) == STREAMS, "the streams are open")
+        load = cluster.load(kept_rate=50, new_rate=20)
+        time.sleep(4.0)
+        at = now()
+        cluster.agents["n1"].kill(number)
+        wait(lambda: cluster.server_status("n2")["role"] == "director", "n2 directs")
+        run.figure("until_the_successor_says_so_ms", milliseconds(at, now()))
+        wait(lambda: answering(cluster) == {"n2"}, "only n2 answers")
+        run.figure("until_one_answers_ms", milliseconds(at, now()))
+        time.sleep(1.0)
+        seen, streams = load.finish(), finished(held.process, held.path)
+        lost = [stream.backend for stream in streams if stream.fate != "alive"]
+        opening = [r for r in clients.read_requests(load.path) if r.error is None]
+        run.figure("requests", len(opening))
+        run.figure("failed_requests", seen.failures)
+        run.figure("longest_gap_before_ms", gap(load.path, 0, at))
+        run.figure("longest_gap_ms", gap(load.path, at, at + 5_000_000_000))
+        run.figure(f"streams_lost_of_{STREAMS}", len(lost))
+        run.check(seen.failures == 0, f"no request failed: {seen.by_error}")
+        run.check(len(lost) <= 1, f"streams lost: {lost}")
+
+
+@scenario("agent-frozen", "SIGSTOP of the elected director's agent, and SIGCONT")
+def agent_frozen(run: Run) -> None:
+    """Freeze the leader's agent: the kernel ends its claim; woken, it looks before it speaks."""
+    with Cluster(run, adjust=elected("1s")) as cluster:
+        at = now()
+        cluster.agents["n1"].kill(signal.SIGSTOP)
+        wait(lambda: "n1" not in answering(cluster), "the frozen node answers no longer")
+        took = milliseconds(at, now())
+        run.figure("frozen_until_silent_ms", took)
+        run.check(took <= (LIFETIME + 1) * 1000 + 500, f"silent after {took:.0f} ms")
+        wait(lambda: answering(cluster) == {"n2"}, "only n2 answers")
+        cluster.agents["n1"].kill(signal.SIGCONT)
+        woken = time.monotonic() + 2.0
+        seen: set[str] = set()
+        while time.monotonic() < woken:
+            seen |= answering(cluster)
+        run.check(seen == {"n2"}, f"the woken node looks before it speaks: {seen}")
+
+
+@scenario("vip-deleted", "the elected virtual IP is deleted by hand, and comes back")
+def vip_deleted(run: Run) -> None:
+    """Delete the leased address on the director's interface."""
+    with Cluster(run, adjust=elected("1s")) as cluster:
+        for _ in range(5):
+            at = now()
+            cluster.run_in("n1", "ip", "addr", "del", f"{cluster.vip}/32", "dev", LINK)
+            wait(lambda: present(cluster, "n1"), "the address is back")
+            run.figure("deletion_until_back_ms", milliseconds(at, now()))
+            time.sleep(0.5)
+        run.check(answering(cluster) == {"n1"}, "n1 answers")
+        shown = cluster.run_in("n1", "ip", "addr", "show", "dev", LINK)
+        run.check(
+            "valid_lft forever" not in shown.split(f"{cluster.vip}/32")[1][:120],
+            f"it has a lifetime: {shown}",
+        )

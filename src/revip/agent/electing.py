@@ -1,0 +1,316 @@
+"""One virtual server's election on this node: the machine of `planner.vrrp` on a real socket.
+
+The order of calls is what the machine asks of its caller: all that has come in is fed before the
+timer, the clock is read before each send, and an advert that is late is not sent.  The kernel
+holds the address on a lease dated by the same adverts, so that whoever freezes or kills this
+process takes the address from the node, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from revip.errors import KernelError
+from revip.model.host import Lease, LinkAddress
+from revip.model.instants import Instant, Span, later
+from revip.model.ipvs import IPAddress
+from revip.model.notes import Kind, Level, Note
+from revip.model.spec import VirtualServerSpec, VrrpSpec
+from revip.model.vrrp import (
+    STOPPING,
+    Action,
+    Active,
+    AnnounceAgain,
+    Backup,
+    BecomeActive,
+    BecomeBackup,
+    Heard,
+    PriorityChanged,
+    Report,
+    SendAdvert,
+    SendFailed,
+    Sent,
+    Started,
+    Stopped,
+    VirtualRouter,
+)
+from revip.planner.health import TimerFired
+from revip.planner.telling import Seldom
+from revip.planner.vrrp import Event, begin, holds_until, next_wakeup, step
+from revip.ports import Clock, Speaker, SpeakerFactory
+
+LOOK = Span(100)
+"""At most between looks at the carrier, and at how fit this node is."""
+RETRY = Span(500)
+"""After the socket could not be opened, or was lost with its interface."""
+LINGER = Span(300)
+"""The address stays so long after a successor was heard, who first makes its own table ready."""
+GRACE = Span(500)
+"""Beyond one interval, within which every peer answers a farewell (RFC 9568: its skew)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What an election needs of the agent."""
+
+    clock: Clock
+    speaker: SpeakerFactory
+    source: Callable[[], Awaitable[IPAddress]]
+    """This node's own address, that adverts come from."""
+    fitness: Callable[[], tuple[int, str]]
+    """The priority that this node deserves now, 0 for none, and why."""
+    lease: Callable[[LinkAddress, Lease], None]
+    renew: Callable[[LinkAddress], None]
+    """Have the kernel's lifetime renewed soon, if the address is there."""
+    lead: Callable[[bool, str], None]
+    """Told when this node begins and ceases to direct."""
+    again: Callable[[LinkAddress], None]
+    """Have the address announced once more."""
+    note: Callable[[Note], None]
+
+
+class Election:
+    """Whether this node directs one virtual server; `run` never returns."""
+
+    def __init__(self, server: VirtualServerSpec, spec: VrrpSpec, outside: Outside) -> None:
+        self.server = server
+        self.spec = spec
+        self.place = LinkAddress(server.interface, server.address)
+        self.leading = False
+        """Whether this node directs; it goes on a little after it has yielded to a successor."""
+        self.odd: Counter[str] = Counter()
+        """Oddities and refused packets, by kind."""
+        self.failure: str | None = None
+        """Why this node takes no part, None while it does."""
+        self._outside = outside
+        self._router: VirtualRouter | None = None
+        self._speaker: Speaker | None = None
+        self._state = begin(STOPPING)
+        self._keeps_until = Instant(0)
+        self._renewed_at = Instant(0)
+        self._reason = ""
+        self._resigned: str | None = None
+        self._left = asyncio.Event()
+        self._succeeded = False
+        """While handing over: whether a successor was heard."""
+        self._seldom = Seldom()
+
+    def keeps(self) -> bool:
+        """Return whether the address may be on this node at this moment."""
+        return self.leading and self._outside.clock.now() <= self._keeps_until
+
+    async def run(self) -> None:
+        """Take part for ever; whatever goes wrong with the link is tried again."""
+        while True:
+            try:
+                await self._take_part()
+            except KernelError as error:
+                self._fail(str(error))
+            finally:
+                self._close()
+            await asyncio.sleep(RETRY / 1000)
+
+    async def resign(self, reason: str) -> None:
+        """Say farewell, and return when a successor has taken over or nobody wants to."""
+        self._resigned = reason
+        if self._speaker is not None:
+            self._feed(PriorityChanged(STOPPING, reason))
+        if self.leading:
+            self._left.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout((self.spec.advert_interval + 2 * GRACE) / 1000):
+                    await self._left.wait()
+        self._yield()
+
+    def withdraw(self, reason: str) -> None:
+        """End the part that this node takes: the group is not configured any more."""
+        if self._speaker is not None:
+            self._feed(Stopped(reason))
+        self._keeps_until = Instant(0)
+        self._yield()
+        self._close()
+
+    def status(self) -> dict[str, Any]:
+        """Return what an operator wants to know."""
+        now, phase = self._outside.clock.now(), self._state.phase
+        left = later(self._renewed_at, self.spec.address_lifetime) - now
+        return {
+            "kind": "vrrp",
+            "vrid": self.spec.vrid,
+            "state": type(phase).__name__.lower(),
+            "priority": self._state.priority,
+            "since_ms_ago": now - phase.since if isinstance(phase, Active | Backup) else None,
+            "holder": self._holder(),
+            "reason": self.failure or phase.reason,
+            "lifetime_left_ms": max(0, left) if self.leading else None,
+            "oddities": dict(self.odd),
+        }
+
+    # -------------------------------------------------------------------------------------------
+
+    def _holder(self) -> str | None:
+        phase, router = self._state.phase, self._router
+        if isinstance(phase, Active) and router is not None:
+            return str(router.source)
+        return str(phase.active) if isinstance(phase, Backup) and phase.active else None
+
+    async def _take_part(self) -> None:
+        self._router = VirtualRouter(
+            self.spec.vrid,
+            (self.server.address,),
+            await self._outside.source(),
+            self.spec.advert_interval,
+            self.spec.preempt,
+            self.spec.preempt_delay,
+        )
+        speaker = self._outside.speaker(self.server.interface, self._router, self.spec.peers)
+        speaker.open()
+        self._speaker = speaker
+        self._state = begin(self._deserved(speaker)[0])
+        self.failure = None
+        self._feed(Started())
+        while True:
+            self._turn(speaker, self._router)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause(self._router)):
+                    await speaker.readable()
+
+    def _pause(self, router: VirtualRouter) -> float:
+        now = self._outside.clock.now()
+        due = next_wakeup(router, self._state)
+        if self.leading and not isinstance(self._state.phase, Active):
+            due = min(due, Instant(self._keeps_until + 1))
+        return max(0, min(due, later(now, LOOK)) - now) / 1000
+
+    def _turn(self, speaker: Speaker, router: VirtualRouter) -> None:
+        for received in speaker.receive():
+            if isinstance(received, Heard):
+                self._feed(received)
+            else:
+                self.odd[received.rejection.value] += 1
+        priority, reason = self._deserved(speaker)
+        if priority != self._state.priority:
+            self._feed(PriorityChanged(priority, reason))
+        if self._outside.clock.now() >= next_wakeup(router, self._state):
+            self._feed(TimerFired())
+        if self.leading and not isinstance(self._state.phase, Active):
+            self._hand_over()
+
+    def _deserved(self, speaker: Speaker) -> tuple[int, str]:
+        if self._resigned is not None:
+            return STOPPING, self._resigned
+        if trouble := speaker.trouble():
+            return STOPPING, trouble
+        return self._outside.fitness()
+
+    def _feed(self, event: Event) -> None:
+        router, now = self._router, self._outside.clock.now()
+        if router is None:
+            return
+        was_held = holds_until(router, self._state)
+        self._state, actions = step(router, self._state, event, now)
+        until = holds_until(router, self._state)
+        if until is not None:
+            self._renew(until, now)
+        for action in actions:
+            self._act(action, was_held is not None and now <= was_held)
+
+    def _act(self, action: Action, held: bool) -> None:
+        match action:
+            case SendAdvert():
+                self._feed(self._send(action))
+            case BecomeActive(reason):
+                self._reason = reason
+                if not self.leading:
+                    self.leading = True
+                    self._outside.lead(True, reason)
+            case BecomeBackup(reason):
+                self._reason = reason
+                self._lose(held)
+            case AnnounceAgain():
+                self._outside.again(self.place)
+            case Report(oddity, text, fresh):
+                self.odd[oddity.value] += 1
+                if fresh:
+                    self._note(text, Level.WARNING)
+            case _:
+                assert_never(action)
+
+    def _send(self, action: SendAdvert) -> Event:
+        at = self._outside.clock.now()
+        if at > action.not_after or self._speaker is None:
+            return SendFailed("woken too late to send it")
+        try:
+            self._speaker.send(action.priority)
+        except KernelError as error:
+            if error.errno in (errno.EINVAL, errno.EADDRNOTAVAIL):
+                self._router_is_outdated()
+            return SendFailed(error.sentence)
+        return Sent(at)
+
+    def _router_is_outdated(self) -> None:
+        """Have the socket opened anew, by the address that this node has now."""
+        if self._speaker is not None:
+            self._speaker.close()
+
+    def _renew(self, until: Instant, now: Instant) -> None:
+        self._keeps_until = until
+        self._outside.lease(self.place, Lease(until, self.spec.address_lifetime))
+        if self.leading and now - self._renewed_at >= self.spec.address_lifetime // 4:
+            self._renewed_at = now
+            self._outside.renew(self.place)
+
+    def _lose(self, held: bool) -> None:
+        """Make before break: while the lease holds, the address waits for the successor."""
+        now = self._outside.clock.now()
+        carries = self._speaker is not None and self._carries(self._speaker)
+        wait = Span(self.spec.advert_interval + GRACE)
+        self._keeps_until = later(now, wait) if held and carries else Instant(now - 1)
+        self._succeeded = False
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Keep the address until a successor was heard and has had time to be ready."""
+        now = self._outside.clock.now()
+        if self._holder() is not None and not self._succeeded:
+            self._succeeded = True
+            self._keeps_until = min(self._keeps_until, later(now, LINGER))
+        if now > self._keeps_until:
+            self._yield()
+
+    @staticmethod
+    def _carries(speaker: Speaker) -> bool:
+        try:
+            return speaker.trouble() is None
+        except KernelError:
+            return False
+
+    def _yield(self) -> None:
+        if self.leading:
+            self.leading = False
+            self._left.set()
+            self._outside.lead(False, self._reason)
+
+    def _fail(self, failure: str) -> None:
+        self.failure = failure
+        if self._seldom.may(failure, self._outside.clock.now()):
+            self._note(f"takes no part in the election: {failure}", Level.ERROR)
+        if self._speaker is not None:
+            self._feed(Stopped(failure))
+        self._keeps_until = Instant(0)
+        self._yield()
+
+    def _close(self) -> None:
+        if self._speaker is not None:
+            self._speaker.close()
+            self._speaker = None
+
+    def _note(self, text: str, level: Level) -> None:
+        now = self._outside.clock.now()
+        self._outside.note(Note(now, Kind.LEADERSHIP, text, level, self.server.name))
