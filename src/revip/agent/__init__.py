@@ -1,0 +1,1 @@
+"""The loop that joins planner and ports; knows no adapter."""

@@ -1,0 +1,46 @@
+"""Keeps parts running: a fault in one part degrades that part and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from revip.errors import TransientError
+from revip.model.instants import MINUTE, Span
+from revip.model.notes import Kind, Level, Note
+from revip.planner.backoff import Backoff
+from revip.planner.telling import Seldom
+from revip.ports import Clock
+
+REMINDER = Span(10 * MINUTE)
+"""How often it is said that a part still fails for the same reason."""
+
+
+async def supervised(
+    name: str,
+    part: Callable[[], Awaitable[None]],
+    note: Callable[[Note], None],
+    clock: Clock,
+) -> None:
+    """Run `part` for ever; when it fails or returns, note why and start it again with backoff.
+
+    The same reason is noted once in each `REMINDER`.
+    """
+    backoff = Backoff(salt=name)
+    seldom = Seldom(REMINDER)
+    while True:
+        started = clock.now()
+        try:
+            await part()
+            reason = "ended by itself"
+        except TransientError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 (the one place that catches the unforeseen)
+            reason = f"unexpected {type(error).__name__}: {error}"
+        if clock.now() - started > MINUTE:
+            backoff = backoff.succeeded()
+        backoff = backoff.failed()
+        if seldom.may(reason, clock.now()):
+            text = f"{name}: {reason}; started again in {backoff.delay} ms"
+            note(Note(clock.now(), Kind.FAULT, text, Level.ERROR))
+        await asyncio.sleep(backoff.delay / 1000)

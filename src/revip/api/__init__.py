@@ -1,0 +1,1 @@
+"""Surfaces for people and programs: pure renderings of one status snapshot."""

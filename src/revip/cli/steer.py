@@ -1,0 +1,98 @@
+"""The commands that talk to a running agent over its control socket.
+
+The drawing library is imported where something is drawn, and nowhere else: it takes longer to
+load than the agent takes to answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from revip.api.asking import ask
+from revip.cli import words
+
+WATCH_SECONDS = 0.5
+
+
+def steer(arguments: argparse.Namespace) -> int:
+    """Carry out one command against the agent; return the exit code."""
+    match arguments.command:
+        case "status":
+            return _watch(arguments) if arguments.watch else _status(arguments)
+        case "events":
+            return _events(arguments)
+        case "plan":
+            return _plan(arguments)
+        case "drain" | "enable":
+            wanted = {"backend": arguments.backend, "virtual_server": arguments.virtual_server}
+            force = getattr(arguments, "force", False)
+            print(ask(arguments.socket, arguments.command, force=force, **wanted))
+            return 0
+        case _:
+            print(ask(arguments.socket, arguments.command))
+            return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    snapshot = ask(arguments.socket, "status")
+    if arguments.json:
+        print(json.dumps(snapshot, indent=2, ensure_ascii=False))
+    else:
+        from revip.cli import view
+
+        console = view.console()
+        console.print(view.status(snapshot, console.width))
+    return 0 if words.is_well(snapshot) else 1
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        while True:
+            print(json.dumps(ask(arguments.socket, "status"), ensure_ascii=False), flush=True)
+            time.sleep(WATCH_SECONDS)
+    from rich.live import Live
+
+    from revip.cli import view
+
+    console = view.console()
+    if not console.is_terminal:
+        while True:
+            console.print(view.safely(lambda: ask(arguments.socket, "status"), console.width))
+            print(flush=True)
+            time.sleep(WATCH_SECONDS)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            drawn = view.safely(lambda: ask(arguments.socket, "status"), console.width)
+            live.update(drawn, refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def _events(arguments: argparse.Namespace) -> int:
+    events: list[dict[str, Any]] = ask(arguments.socket, "events", last=arguments.last)
+    if sys.stdout.isatty() and not arguments.json:
+        from revip.cli import view
+
+        view.console().print(view.events(events, view.console().width))
+        return 0
+    for event in events:
+        print(json.dumps(event, ensure_ascii=False) if arguments.json else words.event(event))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    plan = ask(arguments.socket, "plan")
+    if arguments.json:
+        print(json.dumps(plan, indent=2, ensure_ascii=False))
+        return 0
+    steps = [*plan["table"], *plan["host"]]
+    print("\n".join(steps) if steps else "nothing to do: the kernel is as it should be")
+    if steps and plan["paused"]:
+        print("(paused: none of this is done until `revip resume`)")
+    for server, reasons in plan["reasons"].items():
+        for backend, reason in reasons.items():
+            print(f"{server}: {backend}: {reason}")
+    return 0

@@ -1,0 +1,177 @@
+"""The composition root: a valid `Spec` in, a wired agent out; the only file with adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from revip.adapters.announcer import PacketAnnouncer
+from revip.adapters.backends_file import BackendsFile
+from revip.adapters.clock import BootClock
+from revip.adapters.culprits import culprits
+from revip.adapters.host import LinuxHost
+from revip.adapters.ipvs import GenetlinkIpvs
+from revip.adapters.ownership import StateFile
+from revip.adapters.preflight.standing import (
+    Check,
+    judge_standing,
+    read_standing,
+    refusals,
+)
+from revip.adapters.probes import probe_factory
+from revip.adapters.vrrp_socket import VrrpSocket
+from revip.agent.agent import Agent, Ports
+from revip.agent.commands import Commands
+from revip.agent.journal import Journal
+from revip.api.control import ControlServer
+from revip.api.status import status
+from revip.config.load import load
+from revip.errors import ConfigError, Problem
+from revip.model.discovery import BackendsNews
+from revip.model.health import Backend, ProbeResult
+from revip.model.notes import Kind, Level
+from revip.model.spec import Spec, VirtualServerSpec
+from revip.ports import BackendSource
+
+CONFIG_POLL_SECONDS = 1.0
+CONFIG_SETTLED_SECONDS = 0.1
+"""A file that stays the same for so long counts as written."""
+
+
+def ports(spec: Spec) -> Ports:
+    """Fill every port with the adapter that `spec` asks for."""
+    clock = BootClock()
+
+    def source(server: VirtualServerSpec) -> BackendSource | None:
+        if server.backends_file is None:
+            return None
+        return BackendsFile(server.backends_file, server)
+
+    return Ports(
+        clock=clock,
+        table=GenetlinkIpvs(),
+        host=LinuxHost(host_record(spec)) if spec.manage_host else None,
+        probes=probe_factory(clock),
+        source=source,
+        ownership=StateFile(spec.state_file),
+        culprits=culprits,
+        speaker=VrrpSocket,
+        announcer=PacketAnnouncer() if spec.manage_host else None,
+    )
+
+
+def host_record(spec: Spec) -> Path:
+    """Return where the host's former values (sysctls) are kept."""
+    return spec.state_file.with_name("host.json")
+
+
+def obstacles(spec: Spec) -> tuple[Check, ...]:
+    """Return what keeps an agent from starting here; cheap enough for every start."""
+    return refusals(judge_standing(read_standing(spec)))
+
+
+def survey(spec: Spec) -> tuple[Check, ...]:
+    """Return every check of this host; not to be called within an event loop."""
+    from revip.adapters.preflight.judge import preflight  # not for the daemon, see standing
+    from revip.adapters.preflight.read import read_facts
+
+    return preflight(spec, read_facts(spec))
+
+
+def discovered(server: VirtualServerSpec) -> BackendsNews | None:
+    """Return what the backends file of `server` says now, None where it has no such file."""
+    path = server.backends_file
+    return None if path is None else BackendsFile(path, server).read()
+
+
+async def ask_each(server: VirtualServerSpec) -> dict[Backend, ProbeResult]:
+    """Probe every backend of `server` once, all at the same time, as an agent would."""
+    factory = probe_factory(BootClock())
+
+    async def ask(backend: Backend) -> ProbeResult:
+        probe = factory(backend, server.probe, server.health, lambda _: None)
+        try:
+            return await probe.ask(fresh=True)
+        finally:
+            await probe.close()
+
+    results = await asyncio.gather(*map(ask, server.backends))
+    return dict(zip(server.backends, results, strict=True))
+
+
+class Reloading:
+    """Reads the configuration again: on SIGHUP, on `revip reload`, and when the file changes."""
+
+    def __init__(self, path: Path | None, environ: Mapping[str, str], hostname: str) -> None:
+        self._path = path
+        self._environ = environ
+        self._hostname = hostname
+        self._stamp = self._look()
+
+    def reload(self, agent: Agent) -> str | None:
+        """Take the configuration over; return why it was refused, None when it was not."""
+        self._stamp = self._look()
+        try:
+            spec = load(self._path, self._environ, self._hostname)
+            _refuse_restart_keys(agent.spec, spec)
+        except ConfigError as error:
+            for problem in error.problems:
+                text = f"refused, the old configuration goes on: {problem}"
+                agent.note(Kind.CONFIG_REFUSED, text, Level.ERROR)
+            return str(error)
+        if spec != agent.spec:
+            agent.reconfigure(spec)
+        return None
+
+    async def watch(self, agent: Agent) -> None:
+        """Poll the file; one stat(2) a second."""
+        while True:
+            await asyncio.sleep(CONFIG_POLL_SECONDS)
+            found = self._look()
+            if found in (self._stamp, None):
+                continue
+            await asyncio.sleep(CONFIG_SETTLED_SECONDS)
+            if self._look() == found:  # else somebody is still writing
+                self.reload(agent)
+
+    def _look(self) -> object:
+        try:
+            found = self._path.stat() if self._path else None
+        except OSError:
+            return None  # being replaced; the old configuration goes on
+        return found and (found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+def _refuse_restart_keys(old: Spec, new: Spec) -> None:
+    for key in ("node", "node_address", "socket", "state_file", "manage_host"):
+        if getattr(old, key) != getattr(new, key):
+            mend = "cannot change while the agent runs: restart it (nothing is lost by that)"
+            raise ConfigError(Problem("configuration", key, str(getattr(new, key)), mend))
+
+
+async def serve(agent: Agent, reloading: Reloading) -> None:
+    """Run `agent` with its control socket and signals until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stop)
+    loop.add_signal_handler(signal.SIGHUP, reloading.reload, agent)
+    render: Callable[[Agent], dict[str, Any]] = lambda a: status(a.node, a.ports.clock.now())  # noqa: E731
+    commands = Commands(agent, render, lambda: reloading.reload(agent))
+    agent.add_part("control socket", ControlServer(agent.spec.socket, commands.table()).run)
+    agent.add_part("configuration watch", lambda: reloading.watch(agent))
+    try:
+        await agent.run()
+    finally:
+        agent.ports.table.close()
+        if agent.ports.host is not None:
+            await agent.ports.host.close()
+        if agent.ports.announcer is not None:
+            agent.ports.announcer.close()
+
+
+def wired(spec: Spec, journal: Journal) -> Agent:
+    """Return an agent for `spec`, with real adapters."""
+    return Agent(spec, ports(spec), journal)

@@ -1,0 +1,424 @@
+"""The outside of an agent, in memory and in virtual time.
+
+`play` runs a coroutine on a loop whose clock jumps to the next timer as soon as nothing else is to
+be done: minutes pass in milliseconds, and every run is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from revip.agent.agent import Agent, Ports
+from revip.agent.commands import Commands
+from revip.agent.journal import Journal
+from revip.api.status import status
+from revip.errors import KernelError, TransientError
+from revip.model.discovery import BackendsNews
+from revip.model.health import Backend, Finding, HealthTiming, ProbeResult
+from revip.model.host import (
+    KERNEL_LOCAL_TABLE,
+    HostFact,
+    HostState,
+    Lease,
+    LinkAddress,
+    LocalRoute,
+)
+from revip.model.instants import Instant, Span
+from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey, VirtualServer
+from revip.model.notes import Kind
+from revip.model.record import Record
+from revip.model.spec import LinkName, ProbeSpec, Spec, VirtualServerSpec
+from revip.model.vrrp import Advertisement, Heard, VirtualRouter
+from revip.planner.diff import describe, patched
+from revip.planner.host import describe_fact
+from revip.planner.node import NOTHING_RECORDED
+from revip.ports import BackendProbe, BackendSource
+from revip.wire.vrrp import Rejected
+
+READY = ProbeResult(Finding.READY, "HTTP 200")
+REFUSED = ProbeResult(Finding.REFUSED, "connection refused", stage="connect")
+
+Outcome = TypeVar("Outcome")
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Never waits: what would be waited for has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("everybody waits for somebody else")
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+
+class _JumpingLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def play(story: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Run `story` in virtual time."""
+    with asyncio.Runner(loop_factory=_JumpingLoop) as runner:
+        return runner.run(story)
+
+
+class FakeClock:
+    """The clock of the running loop, and the time that the machine slept beside it."""
+
+    def __init__(self) -> None:
+        self.slept = 0
+
+    def now(self) -> Instant:
+        return Instant(round(asyncio.get_running_loop().time() * 1000) + self.slept)
+
+
+class FakeKernel:
+    """A table that does what it is told, unless `down` or `refuses` says no."""
+
+    def __init__(self) -> None:
+        self.table: dict[ServiceKey, VirtualServer] = {}
+        self.down: Exception | None = None
+        self.refuses: Callable[[Change], Exception | None] = lambda _: None
+        self.applied: list[Change] = []
+        self.deeds: list[str] = []
+        """What was done to kernel and host, in order; shared by both."""
+
+    def observe(self, keys: frozenset[ServiceKey] | None = None) -> Observation:
+        if self.down:
+            raise self.down
+        return Observation({k: s for k, s in self.table.items() if keys is None or k in keys})
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if refusal := self.refuses(change):
+                raise refusal
+            self.table = patched(self.table, (change,))
+            self.applied.append(change)
+            self.deeds.append(describe(change))
+
+    def close(self) -> None:
+        pass
+
+
+class FakeHost:
+    """Facts that hold; with each address comes the kernel's own local route."""
+
+    def __init__(self) -> None:
+        self.holds: set[HostFact] = set()
+        self.own: dict[tuple[LinkName, int], IPAddress] = {
+            (LinkName("eth0"), 4): ip_address("10.0.1.16"),
+        }
+        self.down: Exception | None = None
+        self.refuses: Callable[[HostFact], Exception | None] = lambda _: None
+        self.applied = 0
+        self.renewed = 0
+        self.leases: dict[LinkAddress, Lease] = {}
+        self.deeds: list[str] = []
+        self.gate = asyncio.Event()
+        """Cleared, it holds up `apply` before its next fact."""
+        self.gate.set()
+        self._heard = asyncio.Event()
+
+    async def observe(self, wanted: HostState) -> frozenset[HostFact]:
+        await asyncio.sleep(0)
+        if self.down:
+            raise self.down
+        return frozenset(self.holds & (wanted.present | wanted.absent))
+
+    async def apply(self, remove: Sequence[HostFact], add: Sequence[HostFact]) -> None:
+        for fact in remove:
+            await self._one(fact, self.take)
+        for fact in add:
+            await self._one(fact, self.give)
+
+    async def _one(self, fact: HostFact, change: Callable[[HostFact], None]) -> None:
+        await asyncio.sleep(0)
+        await self.gate.wait()
+        if refusal := self.refuses(fact):
+            raise refusal
+        change(fact)
+        self.applied += 1
+        self.deeds.append(f"{change.__name__} {describe_fact(fact)}")
+
+    def give(self, fact: HostFact) -> None:
+        self.holds.add(fact)
+        if isinstance(fact, LinkAddress):
+            self.holds.add(LocalRoute(fact.link, fact.address, KERNEL_LOCAL_TABLE))
+        self._heard.set()
+
+    def take(self, fact: HostFact) -> None:
+        self.holds.discard(fact)
+        if isinstance(fact, LinkAddress):
+            self.holds.discard(LocalRoute(fact.link, fact.address, KERNEL_LOCAL_TABLE))
+        self._heard.set()
+
+    def lease(self, place: LinkAddress, lease: Lease) -> None:
+        self.leases[place] = lease
+
+    def unlease(self, place: LinkAddress) -> None:
+        self.leases.pop(place, None)
+
+    async def renew(self, place: LinkAddress) -> None:
+        await asyncio.sleep(0)
+        self.renewed += 1
+
+    async def link_local(self, link: LinkName) -> IPAddress:
+        return ip_address("fe80::1")
+
+    async def changes(self) -> AsyncIterator[None]:
+        while True:
+            await self._heard.wait()
+            await asyncio.sleep(0.01)
+            self._heard.clear()
+            yield None
+
+    async def node_address(
+        self, link: LinkName, version: int, vips: frozenset[IPAddress]
+    ) -> IPAddress:
+        if self.down:
+            raise self.down
+        if (link, version) not in self.own:
+            raise KernelError(99, f"read addresses of {link}", f"no IPv{version} address")
+        return self.own[link, version]
+
+    async def close(self) -> None:
+        pass
+
+    def addresses(self, link: str = "eth0") -> set[str]:
+        return {str(f.address) for f in self.holds if isinstance(f, LinkAddress) and f.link == link}
+
+
+@dataclass
+class FakeProbe:
+    """Asks what `Backends` says its backend answers."""
+
+    backends: Backends
+    backend: Backend
+    lost: Callable[[str], None]
+    closed: bool = False
+
+    async def ask(self, *, fresh: bool) -> ProbeResult:
+        await asyncio.sleep(0.001)
+        return await self.backends.answer(self.backend)
+
+    async def close(self) -> None:
+        self.closed = True
+        await asyncio.sleep(0)
+        if self.backends.close_fails:
+            raise OSError("cannot close")
+
+
+@dataclass
+class Backends:
+    """All backends there are, by address: what they answer, and the probes that ask them."""
+
+    answers: dict[IPAddress, Callable[[], Awaitable[ProbeResult]] | ProbeResult] = field(
+        default_factory=dict
+    )
+    probes: list[FakeProbe] = field(default_factory=list)
+    close_fails: bool = False
+
+    async def answer(self, backend: Backend) -> ProbeResult:
+        said = self.answers.get(backend.address, READY)
+        return said if isinstance(said, ProbeResult) else await said()
+
+    def __call__(
+        self, backend: Backend, spec: ProbeSpec, timing: HealthTiming, lost: Callable[[str], None]
+    ) -> BackendProbe:
+        probe = FakeProbe(self, backend, lost)
+        self.probes.append(probe)
+        return probe
+
+
+class FakeSource:
+    """Discovery that says what it is told to."""
+
+    def __init__(self) -> None:
+        self._news: asyncio.Queue[BackendsNews | Exception] = asyncio.Queue()
+
+    def say(self, news: BackendsNews | Exception) -> None:
+        self._news.put_nowait(news)
+
+    async def changes(self) -> AsyncIterator[BackendsNews]:
+        while True:
+            news = await self._news.get()
+            if isinstance(news, Exception):
+                raise news
+            yield news
+
+
+class FakeSpeaker:
+    """A VRRP socket: `hear` brings an advert of another node, `said` is what this one sent."""
+
+    def __init__(self) -> None:
+        self.said: list[int] = []
+        self.down: str | None = None
+        self.gone: KernelError | None = None
+        self._router: VirtualRouter | None = None
+        self._inbox: list[Heard | Rejected] = []
+        self._come = asyncio.Event()
+
+    def __call__(
+        self, link: LinkName, router: VirtualRouter, peers: Sequence[IPAddress]
+    ) -> FakeSpeaker:
+        self._router = router
+        return self
+
+    def hear(self, source: str, priority: int) -> None:
+        if self._router is not None:
+            router = self._router
+            advert = Advertisement(router.vrid, priority, Span(router.interval), router.addresses)
+            self._inbox.append(Heard(ip_address(source), advert))
+            self._come.set()
+
+    def open(self) -> None:
+        if self.gone:
+            raise self.gone
+
+    def trouble(self) -> str | None:
+        if self.gone:
+            raise self.gone
+        return self.down
+
+    def send(self, priority: int) -> None:
+        self.said.append(priority)
+
+    def receive(self) -> list[Heard | Rejected]:
+        inbox, self._inbox = self._inbox, []
+        self._come.clear()
+        return inbox
+
+    async def readable(self) -> None:
+        await self._come.wait()
+
+    def close(self) -> None:
+        pass
+
+
+class FakeOwnership:
+    """A record in memory; `full` is a disk without room."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.full = False
+
+    @property
+    def keys(self) -> frozenset[ServiceKey]:
+        return self.record.keys
+
+    def read(self) -> Record:
+        return self.record
+
+    def write(self, record: Record) -> None:
+        if self.full:
+            raise TransientError("cannot write state.json: no space left on device")
+        self.record = record
+
+
+class Stage:
+    """A real agent among fakes: `async with Stage(spec) as stage`."""
+
+    def __init__(self, spec: Spec, recorded: Record = NOTHING_RECORDED) -> None:
+        self.spec = spec
+        self.clock = FakeClock()
+        self.kernel = FakeKernel()
+        self.host = FakeHost()
+        self.host.deeds = self.kernel.deeds
+        self.backends = Backends()
+        self.speaker = FakeSpeaker()
+        self.sources: dict[str, FakeSource] = {}
+        self.ownership = FakeOwnership(recorded)
+        self.journal = Journal(spec.node, json_lines=False)
+        self.reload_says: str | None = None
+        self.culprits: Callable[[], Iterable[str]] = lambda: ("ipvsadm (pid 7)",)
+        self.agent: Agent
+        self.task: asyncio.Task[None]
+
+    async def __aenter__(self) -> Stage:
+        ports = Ports(
+            self.clock,
+            self.kernel,
+            self.host if self.spec.manage_host else None,
+            self.backends,
+            self._source,
+            self.ownership,
+            lambda: self.culprits(),
+            self.speaker,
+        )
+        self.agent = Agent(self.spec, ports, self.journal)
+        self.task = asyncio.create_task(self.agent.run())
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            await self.stop()
+        else:
+            self.task.cancel()
+
+    def _source(self, server: VirtualServerSpec) -> BackendSource | None:
+        if server.backends_file is None:
+            return None
+        return self.sources.setdefault(server.name, FakeSource())
+
+    async def stop(self) -> None:
+        """End the agent as SIGTERM does; raises what it raises."""
+        self.agent.stop()
+        await self.task
+
+    async def until(self, true: Callable[[], object], seconds: float = 60.0) -> float:
+        """Wait until `true()`; return how many seconds that took.  Raises TimeoutError."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not true():
+            if self.task.done():
+                self.task.result()
+                raise AssertionError("the agent has ended")
+            if loop.time() > began + seconds:
+                raise TimeoutError([note.text for _, note in self.journal.history][-8:])
+            await asyncio.sleep(0.001)
+        return loop.time() - began
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let so much time pass, with an agent that lives."""
+        await asyncio.sleep(seconds)
+        if self.task.done():
+            self.task.result()
+            raise AssertionError("the agent has ended")
+
+    def weights(self, name: str = "api") -> dict[str, int]:
+        """Return the kernel's weights of one virtual server by address."""
+        server = next(s for s in self.agent.spec.virtual_servers if s.name == name)
+        seen = self.kernel.table.get(server.key)
+        return {str(d.address): d.weight for d in (seen.destinations if seen else ())}
+
+    def order(self, *words: str) -> list[str]:
+        """Return which of `words` each deed so far has in it, in the order of the deeds."""
+        return [word for deed in self.kernel.deeds for word in words if word in deed]
+
+    def told(self, kind: Kind) -> list[str]:
+        """Return the texts of all notes of a kind."""
+        return [note.text for _, note in self.journal.history if note.kind is kind]
+
+    def command(self, name: str, **arguments: object) -> Any:
+        """Do what the control socket would."""
+        commands = Commands(
+            self.agent,
+            lambda agent: status(agent.node, agent.ports.clock.now()),
+            lambda: self.reload_says,
+        )
+        return commands.table()[name](arguments)
