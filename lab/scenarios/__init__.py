@@ -1,0 +1,1 @@
+"""The stories: one module per theme, each named after what it shows."""
