@@ -20,6 +20,7 @@ from revip.model.instants import NEVER, Instant, Span
 from revip.model.ipvs import Destination, Port
 from revip.model.spec import LinkName, NodeName, VirtualServerSpec
 from revip.planner.health import (
+    GOOD,
     Asking,
     AskNow,
     ConnectionLost,
@@ -220,8 +221,14 @@ class World:
         dead = {
             m.backend.address
             for m in members
-            if m.health.verdict is Verdict.UNHEALTHY and m.health.held_back_until is None
+            if m.health.verdict is Verdict.UNHEALTHY
+            and m.health.held_back_until is None
+            and not (m.health.last and m.health.last.finding in GOOD)
         }
+        sure = any(
+            m.health.verdict is Verdict.HEALTHY and m.health.last and m.health.last.finding in GOOD
+            for m in members
+        )
         taking = {dest.address for dest in self.table if dest.weight}
         assert healthy - drained <= taking  # S2, and L1 as far as the policy goes
         if all(member.health.verdict is not Verdict.UNKNOWN for member in members):
@@ -229,7 +236,8 @@ class World:
             assert decided.mode in (PoolMode.NORMAL, PoolMode.PANIC)
             if len(healthy) >= self.spec.panic_threshold:  # drained or not
                 assert healthy & taking
-                assert not dead & {dest.address for dest in self.table}
+                # While all that are called healthy have just failed, too, nobody is taken out.
+                assert not sure or not dead & {dest.address for dest in self.table}
 
     def weight(self, patient: Patient) -> int | None:
         """Return the weight in the table, None when out of it."""
