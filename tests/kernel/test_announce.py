@@ -116,36 +116,6 @@ def test_a_follower_that_has_the_vip_on_its_dummy_moves_its_entry_too(
         )
 
 
-def test_the_reply_form_alone_reaches_a_host_to_which_the_address_is_local(net: Segment) -> None:
-    """Why there are two: a real server of the classic make mostly ignores the request form.
-
-    It does not count as gratuitous there, so that it is believed only after `locktime` (1 s).
-    """
-    from revip.wire.arp import gratuitous_reply, pack_arp
-    from revip.wire.ethernet import MacAddress
-
-    follower = net["n3"]
-    follower.ip(
-        "link add dummy-test type dummy",
-        "link set dummy-test up",
-        f"addr add {OLD}/32 dev dummy-test",
-    )
-    follower.sysctl("net/ipv4/conf/eth0/arp_ignore", "1")
-    follower.sysctl("net/ipv4/neigh/eth0/locktime", "0")
-    mac = MacAddress(bytes.fromhex(net.mac("n1").replace(":", "")))
-    with net["n1"].entered():
-        wire = NeighborCapture("eth0").__enter__()
-    try:
-        believe(follower, OLD, OTHER_MAC)
-        wire.send(pack_arp(gratuitous_reply(mac, OLD)))
-        assert believed(follower, OLD) == net.mac("n1")
-    finally:
-        wire.__exit__()
-        follower.ip("link del dummy-test")
-        follower.sysctl("net/ipv4/conf/eth0/arp_ignore", "0")
-        follower.sysctl("net/ipv4/neigh/eth0/locktime", "100")
-
-
 def test_two_moves_within_a_second_are_both_believed(net: Segment) -> None:
     """A gratuitous announcement overrides what the kernel would keep for `locktime`."""
     announcers = {name: PacketAnnouncer() for name in ("n1", "n2")}
