@@ -1,0 +1,48 @@
+"""Every key there is, as one table of data.
+
+The parser, the environment variables, `docs/configuration.md` and `revip check --explain` all
+derive from it.  A default is written here as one would write it in the file; a test proves that
+it is what the model does when the key is left out.
+"""
+
+from __future__ import annotations
+
+from revip.config.keys.agents import AGENT, TOP, Agent, Top
+from revip.config.keys.elections import ELECTION, Electing, ElectionKind
+from revip.config.keys.judging import HEALTH, PROBE, Probing, Timing
+from revip.config.keys.key import Key, Section
+from revip.config.keys.servers import (
+    BACKENDS,
+    BACKENDS_VARIABLE,
+    MEMBER,
+    SERVER,
+    Member,
+    Method,
+    Server,
+)
+
+__all__ = [
+    "AGENT",
+    "BACKENDS",
+    "BACKENDS_VARIABLE",
+    "ELECTION",
+    "HEALTH",
+    "MEMBER",
+    "PROBE",
+    "SECTIONS",
+    "SERVER",
+    "TOP",
+    "Agent",
+    "Electing",
+    "ElectionKind",
+    "Key",
+    "Member",
+    "Method",
+    "Probing",
+    "Section",
+    "Server",
+    "Timing",
+    "Top",
+]
+
+SECTIONS = (TOP, SERVER, ELECTION, MEMBER, PROBE, HEALTH, AGENT)
