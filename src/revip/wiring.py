@@ -23,9 +23,10 @@ from revip.adapters.preflight.standing import (
 )
 from revip.adapters.probes import probe_factory
 from revip.adapters.vrrp_socket import VrrpSocket
-from revip.agent.agent import Agent, Ports
+from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
+from revip.agent.outside import Ports
 from revip.api.control import ControlServer
 from revip.api.status import status
 from revip.config.load import load

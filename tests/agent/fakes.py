@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from revip.agent.agent import Agent, Ports
+from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
+from revip.agent.outside import Ports
 from revip.api.status import status
 from revip.errors import KernelError, TransientError
 from revip.model.discovery import BackendsNews

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from revip.agent.agent import Agent, Ports
+from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
+from revip.agent.outside import Ports
 from revip.api.control import ControlServer, claim
 from revip.api.status import status
 from revip.model.health import Backend, HealthTiming

@@ -24,9 +24,10 @@ from revip.model.ipvs import (
 from revip.model.notes import Kind, Note
 from revip.model.record import Record
 from revip.model.spec import LinkName, NodeName, Spec, VirtualServerSpec
+from revip.planner.actions import Action, Apply, Reconcile
 from revip.planner.diff import patched
 from revip.planner.health import ConnectionLost, ProbeFinished
-from revip.planner.node import ALERT_INTERVAL, NOTHING_RECORDED, Action, Apply, Node, Reconcile
+from revip.planner.node import ALERT_INTERVAL, NOTHING_RECORDED, Node
 from revip.planner.pool import PoolMode
 from revip.planner.service import Ask
 

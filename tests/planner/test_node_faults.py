@@ -25,8 +25,8 @@ from revip.model.ipvs import (
 )
 from revip.model.notes import Kind, Level
 from revip.model.spec import LinkName, NodeName, Spec, VirtualServerSpec
+from revip.planner.actions import Action, Apply
 from revip.planner.diff import key_of, patched
-from revip.planner.node import Action, Apply
 from revip.planner.pool import PoolMode
 from tests.planner.test_node import ALL_IN, INCIDENT, READY, REFUSED, VIP, World, backend, spec
 

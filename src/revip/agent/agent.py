@@ -8,68 +8,39 @@ before the next event is looked at.
 from __future__ import annotations
 
 import asyncio
-import errno
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from revip.agent.announcing import Announcing
-from revip.agent.electing import Election, Outside
-from revip.agent.fitness import fitness
+from revip.agent.discovering import Discovery
+from revip.agent.elections import Elections, Station
 from revip.agent.hosting import Hosting, Role
 from revip.agent.journal import Journal
+from revip.agent.outside import Ports
 from revip.agent.probing import Probing
 from revip.agent.roles import Roles
-from revip.agent.supervisor import supervised
+from revip.agent.supervisor import foreseen, supervised
 from revip.errors import KernelError, TransientError
-from revip.model.discovery import BackendsRead, BackendsRefused
-from revip.model.health import BackendName
+from revip.model.discovery import BackendsRefused
+from revip.model.health import Backend, BackendName
 from revip.model.host import LinkAddress
 from revip.model.instants import NEVER, SECOND, Instant, later
-from revip.model.ipvs import IPAddress, ServiceKey
+from revip.model.ipvs import ServiceKey
 from revip.model.notes import Kind, Level, Note
 from revip.model.record import Record
 from revip.model.spec import OnExit, Spec, VirtualServerSpec
+from revip.planner.actions import Action, Apply, Reconcile
 from revip.planner.health import ConnectionLost, ProbeFinished
-from revip.planner.node import Action, Apply, Node, Reconcile
-from revip.planner.service import Ask, Entry, ballot
+from revip.planner.node import Node
+from revip.planner.service import Ask, Entry
 from revip.planner.telling import Seldom
-from revip.ports import (
-    Announcer,
-    BackendSource,
-    Clock,
-    Host,
-    KernelTable,
-    Ownership,
-    ProbeFactory,
-    SpeakerFactory,
-)
+from revip.ports import Host
 
 FIRST_VERDICTS_SECONDS = 3.0
 """The address waits this long for a table with somebody in it, then comes all the same."""
 
 PARTING_SECONDS = 1.0
 """The table of a former director stays so long after its address: some neighbors learn late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The outside, as the agent was given it."""
-
-    clock: Clock
-    table: KernelTable
-    host: Host | None
-    probes: ProbeFactory
-    source: Callable[[VirtualServerSpec], BackendSource | None]
-    ownership: Ownership
-    culprits: Callable[[], Iterable[str]]
-    """Names programs on this host that are known to change other people's virtual servers."""
-    speaker: SpeakerFactory | None = None
-    """None where nothing is elected."""
-    announcer: Announcer | None = None
-    """None together with `host`: who does not manage the host does not speak for it."""
 
 
 class Agent:
@@ -82,7 +53,13 @@ class Agent:
         self.started = ports.clock.now()
         self.node, self._first = Node.begin(spec, self.started, ports.ownership.read())
         self.announcing = (
-            Announcing(ports.announcer, self.look_at_host, ports.clock, journal.write, self._may)
+            Announcing(
+                ports.announcer,
+                self.look_at_host,
+                ports.clock,
+                journal.write,
+                lambda place: self.elections.may_announce(place),
+            )
             if ports.announcer is not None
             else None
         )
@@ -94,9 +71,8 @@ class Agent:
         self._seldom = Seldom()
         self.unrecorded: str | None = None
         """Why the ownership record could not be written, None when it could."""
-        self._sources: dict[str, tuple[VirtualServerSpec, asyncio.Task[None]]] = {}
-        self.elections: dict[str, Election] = {}
-        self._ballots: dict[str, tuple[VirtualServerSpec, asyncio.Task[None]]] = {}
+        self._discovery = Discovery(ports.source, self._discovered, self._refused, self._start)
+        self.elections = Elections(self._station())
         self._held: frozenset[LinkAddress] = frozenset()
         self._stop = asyncio.Event()
         self._tabled = asyncio.Event()
@@ -105,8 +81,6 @@ class Agent:
         self._pending: set[ServiceKey] = set()
         """Virtual servers to compare as soon as the present events are taken in."""
         self._recorded: Record | None = None
-        self._own: dict[str, IPAddress] = {}
-        """This node's own address, by virtual server that is elected."""
         self._group: asyncio.TaskGroup
         self._parts: dict[str, Callable[[], Awaitable[None]]] = {}
 
@@ -141,8 +115,8 @@ class Agent:
             self.note(Kind.CONFIG, warning, Level.WARNING)
         linger = self.hosting is not None
         self.perform(self.node.configure(spec, self._now(), linger=linger))
-        self._follow_sources()
-        self._follow_elections()
+        self._discovery.follow(self.spec)
+        self.elections.follow(self.spec)
         self._tidy_probes()
         self.look_at_host()
         if self.node.parting:
@@ -180,10 +154,10 @@ class Agent:
         for warning in self.spec.warnings:
             self.note(Kind.CONFIG, warning, Level.WARNING)
         self.perform(self._first)
-        self._follow_sources()
+        self._discovery.follow(self.spec)
         for name, part in self._parts.items():
             self._start(name, part)
-        self._follow_elections()
+        self.elections.follow(self.spec)
         if self.hosting is not None:
             self._start("host", self._run_host)
         if self.announcing is not None:
@@ -247,7 +221,7 @@ class Agent:
         keys, self._pending = frozenset(self._pending), set()
         self._record()
         try:
-            with _foreseen("read the IPVS table"):
+            with foreseen("read the IPVS table"):
                 seen = self.ports.table.observe(keys)
         except KernelError as error:
             self.perform(self.node.fail(error, self._now()))
@@ -258,7 +232,7 @@ class Agent:
 
     def _apply(self, action: Apply) -> None:
         try:
-            with _foreseen(f"write {action.key}"):
+            with foreseen(f"write {action.key}"):
                 self.ports.table.apply(action.changes)
         except KernelError as error:
             self.perform(self.node.fail(error, self._now(), action))
@@ -295,29 +269,13 @@ class Agent:
     def _lost(self, service: str, backend: BackendName, reason: str) -> None:
         self.perform(self.node.judge(service, backend, ConnectionLost(reason), self._now()))
 
-    def _follow_sources(self) -> None:
-        """Start discovery of new or changed virtual servers, end that of vanished ones."""
-        wanted = {spec.name: spec for spec in self.spec.virtual_servers}
-        for name, (spec, task) in list(self._sources.items()):
-            if wanted.get(name) != spec:
-                task.cancel()
-                del self._sources[name]
-        for name, spec in wanted.items():
-            source = self.ports.source(spec) if name not in self._sources else None
-            if source is not None:
-                task = self._start(f"discovery {name}", partial(self._feed, name, source))
-                self._sources[name] = (spec, task)
+    def _discovered(self, name: str, backends: Sequence[Backend]) -> None:
+        self.perform(self.node.discover(name, backends, self._now()))
+        self._tidy_probes()
 
-    async def _feed(self, name: str, source: BackendSource) -> None:
-        async for change in source.changes():
-            match change:
-                case BackendsRefused():
-                    text = f"{change}; the backends known so far go on"
-                    note = Note(self._now(), Kind.DISCOVERY_FAILED, text, Level.WARNING, name)
-                    self._write(note)
-                case BackendsRead(backends):
-                    self.perform(self.node.discover(name, backends, self._now()))
-                    self._tidy_probes()
+    def _refused(self, name: str, refusal: BackendsRefused) -> None:
+        text = f"{refusal}; the backends known so far go on"
+        self._write(Note(self._now(), Kind.DISCOVERY_FAILED, text, Level.WARNING, name))
 
     def _tidy_probes(self) -> None:
         places = frozenset(
@@ -351,70 +309,37 @@ class Agent:
         services = () if self.node.withdrawing else tuple(self.node.services.values())
         # A lease that is over is a follower's part at once, whatever the election says later.
         leads = [
-            (service.spec, service.directing and self._keeps(service.spec.name))
+            (service.spec, service.directing and self.elections.keeps(service.spec.name))
             for service in services
         ]
         return await self._roles.role(self.spec, leads)
 
-    def _keeps(self, name: str) -> bool:
-        election = self.elections.get(name)
-        return election is None or election.keeps()
-
-    def _may(self, place: LinkAddress) -> bool:
-        """Whether an address may be announced at this moment."""
-        return all(each.keeps() for each in self.elections.values() if each.place == place)
-
-    def _follow_elections(self) -> None:
-        """Start the election of new or changed virtual servers, end that of vanished ones."""
-        wanted = {spec.name: spec for spec in self.spec.virtual_servers if spec.vrrp is not None}
-        for name, (spec, task) in list(self._ballots.items()):
-            if name not in wanted or ballot(wanted[name]) != ballot(spec):
-                self.elections.pop(name).withdraw("the configuration has changed")
-                task.cancel()
-                del self._ballots[name]
-                if self.ports.host is not None:
-                    self.ports.host.unlease(LinkAddress(spec.interface, spec.address))
-        for name, spec in wanted.items():
-            if name not in self._ballots and (election := self._election(spec)) is not None:
-                self.elections[name] = election
-                self._ballots[name] = (spec, self._start(f"election {name}", election.run))
-
-    def _election(self, server: VirtualServerSpec) -> Election | None:
-        host, speaker, vrrp = self.ports.host, self.ports.speaker, server.vrrp
-        if host is None or speaker is None or vrrp is None:
+    def _station(self) -> Station | None:
+        host, speaker = self.ports.host, self.ports.speaker
+        if host is None or speaker is None:
             return None
-        multicast6 = server.address.version == 6 and not vrrp.peers
-
-        async def source() -> IPAddress:
-            own = await self._roles.source(self.spec, server)
-            self._own[server.name] = own
-            return await host.link_local(server.interface) if multicast6 else own
-
-        def worth() -> tuple[int, str]:
-            service = self.node.services.get(server.name)
-            own, leading = self._own.get(server.name), bool(service and service.elected)
-            return fitness(vrrp, service, own, waits=self.node.paused and not leading)
-
-        def lead(leading: bool, reason: str) -> None:
-            self.perform(self.node.elect(server.name, leading, reason, self._now()))
-            self._group.create_task(self._take_place() if leading else self._part())
 
         def again(place: LinkAddress) -> None:
             if self.announcing is not None:
                 self.announcing.again(place)
 
-        outside = Outside(
+        return Station(
             self.ports.clock,
+            host,
             speaker,
-            source,
-            worth,
-            host.lease,
+            lambda server: self._roles.source(self.spec, server),
+            lambda name: self.node.services.get(name),
+            lambda: self.node.paused,
+            self._lead,
             lambda place: self._renew_soon(host, place),
-            lead,
             again,
+            self._start,
             self._write,
         )
-        return Election(server, vrrp, outside)
+
+    def _lead(self, name: str, leading: bool, reason: str) -> None:
+        self.perform(self.node.elect(name, leading, reason, self._now()))
+        self._group.create_task(self._take_place() if leading else self._part())
 
     def _renew_soon(self, host: Host, place: LinkAddress) -> None:
         """Renew what is there; what is not is the reconciler's, in its order."""
@@ -436,15 +361,13 @@ class Agent:
         """Turn traffic away first, then give up the table that it found its way by."""
         if self.hosting is not None:
             await self.hosting.reconcile()
-        if self.elections:
+        if self.elections.all():
             await asyncio.sleep(PARTING_SECONDS)
         self.perform(self.node.part(self._now()))
 
     async def _resign(self) -> None:
         """Give every elected address to a successor; none of them stays at an exit."""
-        led = [each for each in self.elections.values() if each.leading]
-        await asyncio.gather(*(each.resign("shutdown") for each in self.elections.values()))
-        if led:
+        if await self.elections.resign("shutdown"):
             if self.hosting is not None:
                 self.hosting.paused = False
             self.node.paused = False
@@ -469,15 +392,3 @@ class Agent:
 
 class _Stopped(Exception):  # noqa: N818 (not an error: the ordinary end)
     """Ends the task group after a clean stop."""
-
-
-@contextmanager
-def _foreseen(operation: str) -> Iterator[None]:
-    """Make one more refusal of an error that nobody thought of: it is tried again, and told."""
-    try:
-        yield
-    except KernelError:
-        raise
-    except Exception as error:
-        sentence = f"unexpected {type(error).__name__}: {error}"
-        raise KernelError(errno.EIO, operation, sentence) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import errno
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
-from revip.errors import TransientError
+from revip.errors import KernelError, TransientError
 from revip.model.instants import MINUTE, Span
 from revip.model.notes import Kind, Level, Note
 from revip.planner.backoff import Backoff
@@ -44,3 +46,15 @@ async def supervised(
             text = f"{name}: {reason}; started again in {backoff.delay} ms"
             note(Note(clock.now(), Kind.FAULT, text, Level.ERROR))
         await asyncio.sleep(backoff.delay / 1000)
+
+
+@contextmanager
+def foreseen(operation: str) -> Iterator[None]:
+    """Make one more refusal of an error that nobody thought of: it is tried again, and told."""
+    try:
+        yield
+    except KernelError:
+        raise
+    except Exception as error:
+        sentence = f"unexpected {type(error).__name__}: {error}"
+        raise KernelError(errno.EIO, operation, sentence) from error

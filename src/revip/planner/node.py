@@ -26,49 +26,19 @@ from revip.model.ipvs import (
 from revip.model.notes import Kind, Level, Note
 from revip.model.record import Drains, Record
 from revip.model.spec import Spec, VirtualServerSpec
+from revip.planner.actions import Action, Apply, Plan, Reconcile
 from revip.planner.alarms import Alarms
-from revip.planner.diff import by_server, diff, key_of, owned
+from revip.planner.diff import by_server, diff, owned
 from revip.planner.drift import DriftLog, sentence
 from revip.planner.health import JudgeEvent, TimerFired
-from revip.planner.service import Ask, Service, adoption_note, discovery_note
+from revip.planner.service import Service, adoption_note, discovery_note
 from revip.planner.trouble import Troubles
 
 ALERT_INTERVAL = Span(50)
 """Between comparisons while somebody disturbs the table again and again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconcile:
-    """Dump the kernel's table of `keys` and feed the answer back."""
-
-    keys: frozenset[ServiceKey]
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """Make these changes to one virtual server, in this order, and feed the outcome back."""
-
-    changes: tuple[Change, ...]
-    known: bool = False
-    """It only undoes what somebody does again and again: that has been said."""
-
-    @property
-    def key(self) -> ServiceKey:
-        """The virtual server that is changed."""
-        return key_of(self.changes[0])
-
-
 NOTHING_RECORDED = Record()
-
-Action = Ask | Reconcile | Apply | Note
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the next reconciliation would do, and why each backend stands where it stands."""
-
-    changes: tuple[Change, ...]
-    reasons: dict[str, dict[BackendName, str]]
 
 
 @dataclass(slots=True)
