@@ -323,3 +323,15 @@ def test_a_drain_outlives_the_agent() -> None:
     second.run(5_000)
     assert second.weights == {**ALL_IN, "10.0.1.20": 0}
     assert second.applied == []
+
+
+def test_an_idle_node_wakes_once_a_period_for_all_that_is_due() -> None:
+    world = World(spec())
+    world.run(5_000)
+    wakes, end = 0, world.now + 10_000
+    while world.node.next_wakeup() <= end:
+        world.now = world.node.next_wakeup()
+        world.perform(world.node.wake(world.now))
+        wakes += 1
+    period = spec().reconcile_interval
+    assert wakes <= 10_000 / period + 2, "three probes and the comparison share a wake-up"

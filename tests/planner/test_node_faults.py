@@ -234,7 +234,7 @@ def test_after_a_fight_single_disturbances_are_told_again() -> None:
 def test_own_changes_during_a_fight_are_still_told() -> None:
     world = World(spec())
     world.run(1_000)
-    for _ in range(40):
+    for _ in range(60):
         world.kernel = {}
         world.run(50)
     world.crash("n2")

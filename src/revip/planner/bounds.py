@@ -6,13 +6,17 @@ while our own side works: a probe that fails by a fault of ours says nothing abo
 
 Terms, in milliseconds: `interval` and `fast_interval` are taken with their widest jitter;
 `reconcile` is the period at which desired and observed table are compared when no event asks for
-it earlier, `backoff` the longest delay before a failed kernel write is tried again.
+it earlier, taken at its latest (`comparison_bound`), `backoff` the longest delay before a failed
+kernel write is tried again.
 """
 
 from __future__ import annotations
 
 from revip.model.health import HealthTiming
 from revip.model.instants import Span
+
+COMPANY = 10
+"""A comparison waits for one part in so many of its period for a probe to be made with it."""
 
 
 def removal_bound(timing: HealthTiming, *, reconcile: Span, backoff: Span) -> Span:
@@ -26,7 +30,7 @@ def removal_bound(timing: HealthTiming, *, reconcile: Span, backoff: Span) -> Sp
     doubt = max(_widest(timing, timing.fast_interval), timing.confirm_interval)
     first = timing.timeout + _widest(timing, timing.interval) + timing.timeout
     further = (timing.fall - 1) * (doubt + timing.timeout)
-    return Span(first + further + reconcile + backoff)
+    return Span(first + further + comparison_bound(reconcile) + backoff)
 
 
 def return_bound(
@@ -46,7 +50,12 @@ def return_bound(
     further = (timing.rise - 1) * step
     if damped and timing.damping_hold:
         further = max(further, timing.damping_hold_max + step)
-    return Span(first + further + reconcile + backoff)
+    return Span(first + further + comparison_bound(reconcile) + backoff)
+
+
+def comparison_bound(reconcile: Span) -> Span:
+    """Return how long it is at most from one comparison to the next (L3)."""
+    return Span(reconcile + reconcile // COMPANY)
 
 
 def _widest(timing: HealthTiming, span: Span) -> int:

@@ -77,9 +77,10 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """No probe is outstanding; the next is due at `until`."""
+    """No probe is outstanding; the next is due at `until`, and welcome from `ripe` on."""
 
     until: Instant
+    ripe: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +146,26 @@ class Judge:
     def begin(self, now: Instant) -> State:
         """Return the state of a backend never asked; its first probe is due at once."""
         cause = "not asked yet"
-        return State(Health(Verdict.UNKNOWN, now, cause), Waiting(now), cause)
+        return State(Health(Verdict.UNKNOWN, now, cause), Waiting(now, now), cause)
 
     def step(
         self, state: State, event: JudgeEvent, now: Instant
     ) -> tuple[State, tuple[AskNow, ...]]:
         """Take in one event; return the next state and whether to ask the backend now."""
         state = self._hear(state, event, now)
-        if isinstance(state.errand, Asking) or now < state.errand.until:
+        errand = state.errand
+        early = isinstance(event, TimerFired) and isinstance(errand, Waiting) and now >= errand.ripe
+        if isinstance(errand, Asking) or (now < errand.until and not early):
             return state, ()
         return self._ask(state, now)
 
     def next_wakeup(self, state: State) -> Instant:
         """Return when `TimerFired` is wanted; `NEVER` while a probe is outstanding."""
         return state.errand.until if isinstance(state.errand, Waiting) else NEVER
+
+    def ripe(self, state: State) -> Instant:
+        """Return from when on `TimerFired` is welcome: before the jitter of `next_wakeup`."""
+        return state.errand.ripe if isinstance(state.errand, Waiting) else NEVER
 
     def _hear(self, state: State, event: JudgeEvent, now: Instant) -> State:
         errand = state.errand
@@ -167,15 +174,17 @@ class Judge:
                 if isinstance(errand, Waiting):
                     return state  # nobody waits for it: it is from a probe of a former life
                 state = self._weigh(state, result, errand.again, now)
-                due = later(now, self._pause(state, result))
+                pause, jitter = self._pause(state, result)
+                ripe = later(now, pause)
+                due = later(ripe, jitter)
                 if errand.again and result.finding is not Finding.REFUSED:
                     due = min(due, self._loss_due(state, now))
-                return replace(state, errand=Waiting(due))
+                return replace(state, errand=Waiting(due, min(due, ripe)))
             case ConnectionLost(reason):
                 if isinstance(errand, Asking):
                     return replace(state, errand=Asking(again=True), lost=reason)
                 due = min(errand.until, self._loss_due(state, now))
-                return replace(state, errand=Waiting(due), lost=reason)
+                return replace(state, errand=Waiting(due, min(due, errand.ripe)), lost=reason)
             case TimerFired():
                 return state
             case _:
@@ -198,18 +207,18 @@ class Judge:
             return now
         return max(now, later(state.loss_asked, self.timing.fast_interval))
 
-    def _pause(self, state: State, result: ProbeResult) -> Span:
-        """Return how long to wait after `result`, which `state` has taken in."""
+    def _pause(self, state: State, result: ProbeResult) -> tuple[Span, Span]:
+        """Return how long to wait after `result`, which `state` has taken in, and the jitter."""
         timing, verdict = self.timing, state.health.verdict
         if result.finding is Finding.OURS:
             doubt = state.ours == 1
         elif self._soon(state, result):
-            return Span(max(1, timing.confirm_interval))
+            return Span(max(1, timing.confirm_interval)), Span(0)
         else:
             doubt = verdict is not _speaks_for(result.finding)
         interval = timing.fast_interval if doubt else timing.interval
         jitter = spread(interval, timing.jitter_percent, self.salt, state.probes)
-        return Span(max(1, interval + jitter))
+        return Span(max(1, interval)), jitter
 
     def _soon(self, state: State, result: ProbeResult) -> bool:
         """Whether to ask again at once, because the answer will settle the matter.

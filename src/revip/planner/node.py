@@ -28,6 +28,7 @@ from revip.model.record import Drains, Record
 from revip.model.spec import Spec, VirtualServerSpec
 from revip.planner.actions import Action, Apply, Plan, Reconcile
 from revip.planner.alarms import Alarms
+from revip.planner.bounds import comparison_bound
 from revip.planner.diff import by_server, diff, owned
 from revip.planner.drift import DriftLog, sentence
 from revip.planner.health import JudgeEvent, TimerFired
@@ -64,6 +65,8 @@ class Node:
     troubles: Troubles = field(default_factory=Troubles)
     applied: int = 0
     _reconcile_at: Instant = Instant(0)
+    _compare_from: Instant = Instant(0)
+    """From when on a comparison may be made with a probe that is due."""
     _alarms: Alarms[tuple[str, BackendName]] = field(default_factory=Alarms)
 
     @classmethod
@@ -165,7 +168,7 @@ class Node:
         for service in self._within(scope):
             actions += service.settle(now)
         if scope == self.keys:
-            self._reconcile_at = later(now, self._interval)
+            self._compare_later(now)
         plans = dict(by_server(diff(self._desired(scope), seen)))
         for key in scope - plans.keys():
             actions += self._recovered(key, now)
@@ -196,21 +199,26 @@ class Node:
         news = self.troubles.failed(place, error, now)
         if place is None:
             self.settled.clear()
-            self._reconcile_at = self.troubles.until(place)
+            self._reconcile_at = self._compare_from = self.troubles.until(place)
         else:  # part of the plan may be in force: the next dump tells
             self.settled.pop(place, None)
             self._reconcile_at = min(self._reconcile_at, self.troubles.until(place))
+            self._compare_from = min(self._compare_from, self._reconcile_at)
         return [Note(now, Kind.KERNEL_FAILED, str(error), Level.ERROR)] if news else []
 
     def wake(self, now: Instant) -> list[Action]:
         """Take in that time has passed: due probes, and the periodic comparison."""
+        due = [*self._alarms.due(now)]
+        compare: list[Action] = []
+        if now >= (self._compare_from if due else self._reconcile_at):
+            self._compare_later(now)
+            compare.append(Reconcile(self.keys))
+        if due or compare:
+            due += self._alarms.company(now)
         actions: list[Action] = []
-        for name, backend in tuple(self._alarms.due(now)):
+        for name, backend in due:
             actions += self.judge(name, backend, TimerFired(), now)
-        if now >= self._reconcile_at:
-            self._reconcile_at = later(now, self._interval)
-            actions.append(Reconcile(self.keys))
-        return actions
+        return actions + compare
 
     # What the operator wishes ----------------------------------------------------------------
 
@@ -287,9 +295,12 @@ class Node:
 
     # -------------------------------------------------------------------------------------------
 
-    @property
-    def _interval(self) -> Span:
-        return ALERT_INTERVAL if self.drift.fighting else self.spec.reconcile_interval
+    def _compare_later(self, now: Instant) -> None:
+        interval = self.spec.reconcile_interval
+        latest = comparison_bound(interval)
+        if self.drift.fighting:
+            interval = latest = ALERT_INTERVAL
+        self._compare_from, self._reconcile_at = later(now, interval), later(now, latest)
 
     def _directed(self) -> frozenset[ServiceKey]:
         return frozenset(s.spec.key for s in self.services.values() if s.directing)
@@ -354,8 +365,11 @@ class Node:
 
     def _arm(self, service: Service, backend: BackendName) -> None:
         entry = service.entries.get(backend)
-        at = entry.judge.next_wakeup(entry.state) if entry else NEVER
-        self._alarms.set((service.spec.name, backend), at)
+        if entry is None:
+            self._alarms.set((service.spec.name, backend), NEVER)
+        else:
+            at, ripe = entry.judge.next_wakeup(entry.state), entry.judge.ripe(entry.state)
+            self._alarms.set((service.spec.name, backend), at, ripe)
 
     def _recovered(self, place: ServiceKey | None, now: Instant) -> list[Action]:
         lasted = self.troubles.ended(place, now)
