@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -13,6 +14,9 @@ from revip.agent.journal import Journal
 from revip.api.control import SocketTakenError, claim
 from revip.config.load import load
 from revip.wiring import Reloading, obstacles, serve, wired
+
+COLLECT = (5_000, 20, 50)
+"""See gc.set_threshold(); a probe makes hardly any cycles, and an idle agent little else."""
 
 
 def run(config: Path | None, *, json_lines: bool) -> int:
@@ -27,8 +31,17 @@ def run(config: Path | None, *, json_lines: bool) -> int:
         return _refuse([error])
     with lock, Journal(spec.node, json_lines) as journal:
         reloading = Reloading(config, os.environ, hostname)
-        asyncio.run(serve(wired(spec, journal), reloading))
+        agent = wired(spec, journal)
+        _keep_what_is_there()
+        asyncio.run(serve(agent, reloading))
     return 0
+
+
+def _keep_what_is_there() -> None:
+    """Spare the collector the modules: they stay for good, and are most of what there is."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 def _refuse(reasons: Iterable[object]) -> int:
