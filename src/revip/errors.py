@@ -7,6 +7,7 @@ bug of ours.  Foreign exceptions are translated in the adapters, by errno, never
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class RevipError(Exception):
@@ -55,6 +56,17 @@ class KernelError(TransientError):
         self.errno = errno
         self.operation = operation
         self.sentence = sentence
+
+
+def unexpected(error: BaseException | None) -> str:
+    """Say what a bug of ours raised, and in which line."""
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = ""
+    if trace is not None:
+        place = f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
+    return f"unexpected {type(error).__name__}: {error}{place}"
 
 
 class InvariantError(RevipError):

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from revip.errors import KernelError
-from revip.model.health import Backend, BackendName, Finding, HealthTiming, ProbeResult, Verdict
+from revip.model.health import (
+    ROUTE,
+    Backend,
+    BackendName,
+    Finding,
+    HealthTiming,
+    ProbeResult,
+    Verdict,
+)
 from revip.model.instants import MINUTE, Span
 from revip.model.ipvs import (
     Change,
@@ -417,3 +425,31 @@ def test_a_stranger_in_the_backends_place_is_put_right() -> None:
     world.run(1_000)
     assert world.kernel[VIP].scheduler == "mh"
     assert backend("n1", 16) in INCIDENT
+
+
+NO_WAY = ProbeResult(Finding.OURS, "no route from this host (ENETUNREACH)", stage=ROUTE)
+
+
+def test_a_backend_that_alone_cannot_be_reached_from_here_is_taken_out_and_returns() -> None:
+    world = World(spec())
+    world.run(1_000)
+    world.answers[BackendName("n2")] = NO_WAY
+    world.run(5_000)
+    assert world.weights == {"10.0.1.16": 1, "10.0.1.20": 1}
+    verdicts = [note.text for note in world.notes if note.kind is Kind.VERDICT]
+    assert "while others are reached" in verdicts[-1]
+    world.answers[BackendName("n2")] = READY
+    world.run(2_000)
+    assert world.weights == ALL_IN
+
+
+def test_no_way_to_any_backend_says_nothing_about_them() -> None:
+    world = World(spec())
+    world.run(1_000)
+    for name in world.answers:
+        world.answers[name] = NO_WAY
+    world.run(20_000)
+    assert world.weights == ALL_IN
+    assert {
+        entry.state.health.verdict for entry in world.node.services["api"].entries.values()
+    } == {Verdict.HEALTHY}

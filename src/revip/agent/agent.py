@@ -20,7 +20,7 @@ from revip.agent.outside import Ports
 from revip.agent.probing import Probing
 from revip.agent.roles import Roles
 from revip.agent.supervisor import foreseen, supervised
-from revip.errors import KernelError, TransientError
+from revip.errors import KernelError, TransientError, unexpected
 from revip.model.discovery import BackendsRefused
 from revip.model.health import Backend, BackendName
 from revip.model.host import LinkAddress
@@ -41,6 +41,9 @@ FIRST_VERDICTS_SECONDS = 3.0
 
 PARTING_SECONDS = 1.0
 """The table of a former director stays so long after its address: some neighbors learn late."""
+
+PARTING_TRIES = (0.1, 0.4, 0.0)
+"""Pauses, in seconds, after each attempt to withdraw that the kernel refuses."""
 
 
 class Agent:
@@ -104,7 +107,8 @@ class Agent:
                 self._stopping = True
                 raise _Stopped  # the way to end a TaskGroup whose tasks run for ever
         except* _Stopped:
-            self._quiet()
+            if self._timer is not None:
+                self._timer.cancel()
             await self.probing.keep(frozenset())
 
     def reconfigure(self, spec: Spec) -> None:
@@ -188,7 +192,7 @@ class Agent:
     def _unforeseen(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Hear what went wrong in a callback that nobody waits for."""
         error = context.get("exception")
-        self._fault(f"{context['message']}: {type(error).__name__}: {error}")
+        self._fault(f"{context['message']}: {unexpected(error)}")
 
     def _arm(self, earliest: Instant | None = None) -> None:
         if self._timer is not None:
@@ -199,16 +203,11 @@ class Agent:
         delay = max(0, at - self._now()) / 1000
         self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
-    def _quiet(self) -> None:
-        """End what the loop would still call."""
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _wake(self) -> None:
         try:
             self.perform(self.node.wake(self._now()))
         except Exception as error:  # noqa: BLE001 (whatever it was, the clock must go on)
-            self._fault(f"waking up: unexpected {type(error).__name__}: {error}")
+            self._fault(f"waking up: {unexpected(error)}")
             self._arm(later(self._now(), SECOND))
 
     def _reconcile_soon(self, keys: frozenset[ServiceKey]) -> None:
@@ -387,7 +386,11 @@ class Agent:
         if self.hosting is not None:
             await self.hosting.reconcile()
         self.perform(actions)
-        self._reconcile()
+        for pause in PARTING_TRIES:
+            self._reconcile()
+            if self.node.failure is None:
+                break
+            await asyncio.sleep(pause)
 
 
 class _Stopped(Exception):  # noqa: N818 (not an error: the ordinary end)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from revip.errors import KernelError
+from revip.errors import KernelError, unexpected
 from revip.model.host import HostFact, HostState, LinkAddress
 from revip.model.instants import Span
 from revip.model.notes import Kind, Level, Note
@@ -102,7 +102,7 @@ class Hosting:
             except KernelError as error:
                 self._failed(str(error))
             except Exception as error:  # noqa: BLE001 (an adapter's bug must not end the healing)
-                self._failed(f"unexpected {type(error).__name__}: {error}")
+                self._failed(unexpected(error))
             else:
                 if problem is not None:
                     self._failed(str(problem))

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from revip.errors import unexpected
 from revip.model.health import Backend, BackendName, Finding, HealthTiming, ProbeResult
 from revip.model.instants import SECOND, Span
 from revip.model.spec import VirtualServerSpec
@@ -62,7 +63,7 @@ class Probing:
         except TimeoutError:
             reason = f"it has not ended within {limit} ms"
         except Exception as error:  # noqa: BLE001 (a bug in a probe must not end the agent)
-            reason = f"unexpected {type(error).__name__}: {error}"
+            reason = unexpected(error)
         self._fault(f"probe of {backend.name} of {service.name}: {reason}")
         return ProbeResult(Finding.OURS, reason)
 

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from revip.errors import KernelError, TransientError
+from revip.errors import KernelError, TransientError, unexpected
 from revip.model.instants import MINUTE, Span
 from revip.model.notes import Kind, Level, Note
 from revip.planner.backoff import Backoff
@@ -38,7 +38,7 @@ async def supervised(
         except TransientError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 (the one place that catches the unforeseen)
-            reason = f"unexpected {type(error).__name__}: {error}"
+            reason = unexpected(error)
         if clock.now() - started > MINUTE:
             backoff = backoff.succeeded()
         backoff = backoff.failed()
@@ -56,5 +56,5 @@ def foreseen(operation: str) -> Iterator[None]:
     except KernelError:
         raise
     except Exception as error:
-        sentence = f"unexpected {type(error).__name__}: {error}"
+        sentence = unexpected(error)
         raise KernelError(errno.EIO, operation, sentence) from error

@@ -55,6 +55,10 @@ class Finding(Enum):
     """The fault is on our side (no route, no descriptors, our credential): says nothing."""
 
 
+ROUTE = "route"
+"""The stage of a probe that found no way from this host to the backend."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """One probe's outcome."""
@@ -65,7 +69,7 @@ class ProbeResult:
     latency: Span = Span(0)
     """From the start of the probe to its outcome, in milliseconds."""
     stage: str = ""
-    """Where it ended: `connect`, `tls`, `http`; empty when it went all the way."""
+    """Where it ended: `route`, `connect`, `tls`, `http`; empty when it went all the way."""
     held: bool = False
     """True when the answer came over the held connection, not over a new one."""
 

@@ -7,14 +7,22 @@ out, and what should be in the kernel can be asked at any moment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from revip.model.health import Backend, BackendName, Finding, Health, Verdict
+from revip.model.health import (
+    ROUTE,
+    Backend,
+    BackendName,
+    Finding,
+    Health,
+    ProbeResult,
+    Verdict,
+)
 from revip.model.instants import NEVER, Instant
 from revip.model.ipvs import Destination, VirtualServer
 from revip.model.notes import Kind, Level, Note
 from revip.model.spec import NodeName, VirtualServerSpec
-from revip.planner.health import GOOD, Judge, JudgeEvent, State
+from revip.planner.health import GOOD, Judge, JudgeEvent, ProbeFinished, State
 from revip.planner.pool import Member, Pool, PoolMode, common_cause, pool, virtual_server
 from revip.planner.telling import Seldom
 
@@ -106,6 +114,9 @@ class Service:
         if entry is None:
             return [], [], False  # taken out by discovery while the probe was under way
         before = entry.state.health
+        if isinstance(event, ProbeFinished) and self._unreachable(entry, event.result):
+            reason = f"{event.result.reason}, while others are reached"
+            event = ProbeFinished(replace(event.result, finding=Finding.FAILED, reason=reason))
         entry.state, actions = entry.judge.step(entry.state, event, now)
         asks = [Ask(self.spec.name, name, action.fresh) for action in actions]
         after = entry.state.health
@@ -145,6 +156,22 @@ class Service:
         if not self.directing or self.pool is None:
             return None
         return virtual_server(self.spec, self.pool)
+
+    def _unreachable(self, entry: Entry, result: ProbeResult) -> bool:
+        """Whether a fault of ours is about this one backend, again and again.
+
+        Where this host has no way to it while others answer, no client's packet gets there either.
+        """
+        if result.finding is not Finding.OURS or result.stage != ROUTE:
+            return False
+        again = entry.state.ours >= MUTE or entry.state.streaks.dead > 0
+        others = (other.state.health for other in self.entries.values() if other is not entry)
+        return again and any(
+            other.verdict is Verdict.HEALTHY
+            and other.last is not None
+            and other.last.finding in GOOD
+            for other in others
+        )
 
     def _cause_is_news(self, now: Instant) -> bool:
         """Tell causes apart by what they are: their words may change with every answer."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import os
 import socket
 import struct
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from revip.adapters.host import rtnetlink as rt
 from revip.adapters.host.leases import Leases
 from revip.adapters.host.refusals import refusal
 from revip.adapters.host.rtnetlink import Message, Rtnetlink
+from revip.errors import KernelError
 from revip.model.host import (
     KERNEL_LOCAL_TABLE,
     ROUTE_PROTOCOL,
@@ -261,7 +263,12 @@ def index(link: LinkName) -> int:
 
 def _is_up(link: LinkName) -> bool:
     """Ask by netdevice(7), which spares a message with all of a link's statistics."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    try:
+        asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    except OSError as error:
+        code = error.errno or errno.EIO
+        raise KernelError(code, f"look at {link}", os.strerror(code)) from error
+    with asked:
         try:
             answer = fcntl.ioctl(asked, _SIOCGIFFLAGS, struct.pack("16sh14x", link.encode(), 0))
         except OSError:

@@ -133,7 +133,9 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is not None and not self._ended:
             self._transport.write(octets)
-            sock: socket.socket = self._transport.get_extra_info("socket")
+            sock: socket.socket | None = self._transport.get_extra_info("socket")
+            if sock is None:
+                return  # it ended a moment ago, and `connection_lost` is on its way
             patience = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) / 1000
             self._quiet()
             if patience:

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import h11
 
-from revip.model.health import Finding, HealthTiming
+from revip.model.health import ROUTE, Finding, HealthTiming
 
 REASON_MAX = 200
 """Characters of a reason that came from outside; logs and status lines stay readable."""
@@ -32,6 +32,9 @@ _OURS = {
     errno.ENODEV: "this host has no such interface",
 }
 """errno of connect(2) and send(2) that speak of this host, so say nothing about the backend."""
+
+_WAY = {errno.ENETUNREACH, errno.EACCES, errno.EPERM}
+"""Those of them that are about the way to this backend."""
 
 _CREDENTIAL_ALERTS = {
     "SSLV3_ALERT_BAD_CERTIFICATE": "does not accept our client certificate",
@@ -61,6 +64,8 @@ class Stage(StrEnum):
     """Where a probe is, or ended."""
 
     CONNECT = "connect"
+    ROUTE = ROUTE
+    """The connection was not tried: this host has no way there, or forbids it."""
     TLS = "tls"
     HTTP = "http"
 
@@ -151,6 +156,7 @@ def _sort_tls(error: ssl.SSLError, progress: Progress) -> tuple[Finding, str]:
 
 _WHERE = {
     Stage.CONNECT: "during the TCP handshake",
+    Stage.ROUTE: "before the TCP handshake",
     Stage.TLS: "during the TLS handshake",
     Stage.HTTP: "before an answer",
 }
@@ -162,6 +168,8 @@ def _sort_os(error: OSError, progress: Progress, timing: HealthTiming) -> tuple[
         case errno.ECONNREFUSED if progress.stage is Stage.CONNECT:
             return Finding.REFUSED, "connection refused"
         case code if code in _OURS:
+            if code in _WAY and progress.stage is Stage.CONNECT:
+                progress.stage = Stage.ROUTE
             return Finding.OURS, f"{_OURS[code]} ({errno.errorcode[code]})"
         case errno.EHOSTUNREACH:
             return Finding.FAILED, "host unreachable: no answer to ARP or NDP (EHOSTUNREACH)"
