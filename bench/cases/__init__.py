@@ -17,7 +17,7 @@ class Effort:
     idle_starts: int = 4
     idle_seconds: float = 6.0
     """For each start."""
-    rolling_rounds: int = 1
+    rolling_rounds: int = 3
     """A round is some 3000 requests."""
     never_rounds: int = 2
     """Rounds in which something is waited for that never comes."""
