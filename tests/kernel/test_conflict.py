@@ -21,7 +21,7 @@ from revip.adapters.vrrp_socket import VrrpSocket
 from revip.agent.watching import Surroundings, Watch
 from revip.errors import KernelError
 from revip.model.conflict import Claimed, Sighting, Spoke
-from revip.model.host import LinkAddress
+from revip.model.host import LinkAddress, MacAddress
 from revip.model.instants import Span
 from revip.model.ipvs import IPAddress
 from revip.model.notes import Kind, Level
@@ -62,8 +62,8 @@ def drop(space: Namespace, vip: IPAddress) -> None:
     space.ip(f"{family}addr del {vip}/{vip.max_prefixlen} dev eth0", check=False)
 
 
-def mac(net: Segment, name: str) -> bytes:
-    return bytes.fromhex(net.mac(name).replace(":", ""))
+def mac(net: Segment, name: str) -> MacAddress:
+    return MacAddress(bytes.fromhex(net.mac(name).replace(":", "")))
 
 
 class Placed(LinkSentry):
@@ -81,7 +81,7 @@ class Placed(LinkSentry):
         with self.space.entered():
             super().ask(source)
 
-    def neighbors(self) -> Mapping[IPAddress, bytes]:  # type: ignore[override]
+    def neighbors(self) -> Mapping[IPAddress, MacAddress]:
         with self.space.entered():
             return super().neighbors()
 
@@ -210,7 +210,9 @@ def test_without_a_carrier_nothing_counts_as_asked(net: Segment) -> None:
 class Node:
     """A watch on n1, which has the address when it may and wants to."""
 
-    def __init__(self, net: Segment, vip: IPAddress, policy: OnDuplicate) -> None:
+    def __init__(
+        self, net: Segment, vip: IPAddress, policy: OnDuplicate, sentry: LinkSentry | None = None
+    ) -> None:
         self.net = net
         self.vip = vip
         self.notes: list[tuple[float, Kind, str, Level]] = []
@@ -223,7 +225,7 @@ class Node:
             rules,
             Surroundings(
                 BootClock(),
-                lambda: Placed(net["n1"], vip),
+                lambda: sentry or Placed(net["n1"], vip),
                 self._had,
                 self._source,
                 lambda: {ip_address("10.0.0.2"): "n2", ip_address("fd00::2"): "n2"},
@@ -243,6 +245,9 @@ class Node:
         self.announced += 1
         with self.net["n1"].entered():
             self._announcer.announce(LinkAddress(ETH0, self.vip))
+
+    def close(self) -> None:
+        self._announcer.close()
 
     async def take(self) -> None:
         have(self.net["n1"], self.vip)
@@ -274,6 +279,7 @@ async def node(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        made.close()
 
 
 async def until_allowed(made: Node, seconds: float = 5.0) -> float:
@@ -304,7 +310,6 @@ async def test_an_intruder_is_named_within_two_seconds_and_defended_against(
         assert made.notes == []
         have(net["n3"], vip)
         took = await made.until(lambda: made.told(net.mac("n3"), "defended"), 4.0)
-        print(f"FIGURE intruder named after {took * 1000:.0f} ms, IPv{vip.version}")
         assert took < 2.0
         assert made.notes[0][3] is Level.ERROR
         await asyncio.sleep(2.5)
@@ -320,7 +325,6 @@ async def test_yield_leaves_it_and_takes_it_back_when_nobody_answers(
         await made.take()
         have(net["n3"], vip)
         took = await made.until(lambda: made.watch.objection() is not None, 4.0)
-        print(f"FIGURE yielded after {took * 1000:.0f} ms, IPv{vip.version}")
         assert took < 2.5
         drop(net["n1"], vip)
         made.watch.hold(False)
@@ -353,7 +357,12 @@ async def test_at_a_cold_start_the_address_in_use_is_told_before_the_claim(
 async def test_a_fellow_is_no_stranger_until_the_window_is_over(
     net: Segment, vip: IPAddress
 ) -> None:
-    net["n1"].run("ping", "-c1", "-W1", "10.0.0.2" if vip.version == 4 else "fd00::2", check=False)
+    with net["n1"].entered():  # so that n1 learns where n2 is
+        asking = socket.socket(
+            socket.AF_INET6 if vip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM
+        )
+        asking.sendto(b"?", ("fd00::2" if vip.version == 6 else "10.0.0.2", 9))
+        asking.close()
     have(net["n2"], vip)
     async with node(net, vip) as made:
         await until_allowed(made)
@@ -390,7 +399,7 @@ async def test_an_interface_that_comes_later_is_waited_for(net: Segment) -> None
 
 
 async def test_without_the_right_to_listen_it_goes_on_and_says_so_once(net: Segment) -> None:
-    made = Node(net, OLD, OnDuplicate.YIELD)
+    made = Node(net, OLD, OnDuplicate.YIELD, LinkSentry(LinkAddress(LinkName("lo"), OLD), None))
     os.seteuid(65534)
     running = asyncio.ensure_future(made.watch.run())
     try:

@@ -78,7 +78,7 @@ class Watch:
         self._state = Conflict()
         self._sentry: Sentry | None = None
         self._source: IPAddress | None = None
-        self._looked = asyncio.Event()
+        self._looked = False
         self._news = asyncio.Event()
         self._neighbors: tuple[Instant, Mapping[IPAddress, MacAddress]] | None = None
         self._seldom = Seldom(REMINDER)
@@ -87,8 +87,11 @@ class Watch:
         self.counts: Counter[str] = Counter()
 
     async def permits(self) -> bool:
-        """Return whether the address may be put on the interface."""
-        await self._looked.wait()
+        """Return whether the address may be put on the interface.
+
+        Raises `KernelError` while it cannot be known whether it is there already.
+        """
+        await self._look()
         return may_hold(self._state)
 
     def objection(self) -> str | None:
@@ -127,15 +130,9 @@ class Watch:
 
     async def run(self) -> None:
         """Ask and listen for ever; a link that is gone is waited for."""
-        try:
-            if await self._around.had():
-                self._feed(Held())
-        except KernelError:  # who cannot look takes nothing away
-            self._feed(Held())
-        finally:
-            self._looked.set()
         while True:
             try:
+                await self._look()
                 await self._listen()
             except KernelError as error:
                 wait = self._missed(error)
@@ -144,6 +141,13 @@ class Watch:
             await asyncio.sleep(wait / 1000)
 
     # -------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """See once whether a former run has left the address here: then it stays."""
+        if not self._looked:
+            if await self._around.had():
+                self._feed(Held())
+            self._looked = True
 
     async def _listen(self) -> None:
         sentry = self._around.sentry()
