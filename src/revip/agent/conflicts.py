@@ -54,16 +54,19 @@ class Conflicts:
         if host is None or sentry is None:
             return
         ours = {each.name: each for each in spec.virtual_servers if _may_come_here(spec, each)}
-        for name, (place, rules, _, task) in list(self._running.items()):
-            if name not in ours or (place, rules) != (_place(ours[name]), _rules(ours[name])):
-                del self._running[name]
-                task.cancel()
+        before = list(self._running.values())
+        by_address = {(place, rules): known for known in before for place, rules in (known[:2],)}
+        self._running = {}
         for name, server in ours.items():
-            if name not in self._running:
-                place, rules = _place(server), _rules(server)
-                watch = Watch(place, rules, self._surroundings(server, host, sentry))
-                task = self._start(f"watch for a second {place.address} ({name})", watch.run)
-                self._running[name] = place, rules, watch, task
+            what = _place(server), _rules(server)
+            if what not in by_address:
+                watch = Watch(*what, self._surroundings(server, host, sentry))
+                task = self._start(f"watch for a second {server.address} ({name})", watch.run)
+                by_address[what] = *what, watch, task
+            self._running[name] = by_address[what]  # several ports of one address share it
+        for known in before:
+            if known not in self._running.values():
+                known[3].cancel()
 
     def hold(self, held: frozenset[LinkAddress]) -> None:
         """Learn which addresses are on a real interface, by our will."""

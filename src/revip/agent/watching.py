@@ -121,6 +121,7 @@ class Watch:
                     "since_ms_ago": now - rival.since,
                     "last_ms_ago": now - rival.last,
                     "times": rival.times,
+                    "told": rival.told_at is not None,
                 }
                 for rival in state.rivals.values()
             ],
