@@ -181,7 +181,10 @@ class Sentry(Protocol):
         ...
 
     def receive(self) -> list[Sighting]:
-        """Return all that was heard so far, nothing of this host's own.  Raises `KernelError`."""
+        """Return all that was heard so far, nothing of this host's own; fellows before claims.
+
+        Raises `KernelError`.
+        """
         ...
 
     def neighbors(self) -> Mapping[IPAddress, MacAddress]:
@@ -189,7 +192,7 @@ class Sentry(Protocol):
         ...
 
     async def readable(self) -> None:
-        """Wait until there is something to hear."""
+        """Wait until somebody claims the address; fellows are heard when it is looked."""
         ...
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from revip.wire.ndp import (
     solicited_node,
     unsolicited,
 )
-from revip.wire.sift import arp_claims, group_adverts, ipv6_claims
+from revip.wire.sift import arp_claims, group_adverts, group_adverts6, ndp_claims
 from revip.wire.sightings import sighting
 from revip.wire.vrrp import encode
 
@@ -103,22 +103,21 @@ def test_neighbor_discovery_passes_if_it_claims_the_address(
         (NeighborAdvertisement(source, solicited_node(target), target, mac), target),
         (NeighborSolicitation(source, solicited_node(target), target, mac), source),
     ):
-        for vrid in (None, VRID):
-            frame = pack_ndp(message, mac)
-            assert passes(ipv6_claims(VIP6, vrid), frame) == (claimed == VIP6)
-            claims = isinstance(sighting(frame, VIP6, vrid), Claimed | Garbled)
-            assert claims == (claimed == VIP6)
+        frame = pack_ndp(message, mac)
+        assert passes(ndp_claims(VIP6), frame) == (claimed == VIP6)
+        claims = isinstance(sighting(frame, VIP6, VRID), Claimed | Garbled)
+        assert claims == (claimed == VIP6)
 
 
 def test_questions_of_one_who_has_nothing_claim_nothing() -> None:
     assert not passes(arp_claims(VIP), pack_arp(probe(MAC, VIP)))
-    assert not passes(ipv6_claims(VIP6, VRID), pack_ndp(duplicate_probe(VIP6), MAC))
+    assert not passes(ndp_claims(VIP6), pack_ndp(duplicate_probe(VIP6), MAC))
     assert sighting(pack_arp(probe(MAC, VIP)), VIP, None) is None
     assert sighting(pack_ndp(duplicate_probe(VIP6), MAC), VIP6, None) is None
 
 
 def test_adverts_of_our_group_for_our_address_make_a_fellow() -> None:
-    for vip, program in ((VIP, group_adverts(VRID)), (VIP6, ipv6_claims(VIP6, VRID))):
+    for vip, program in ((VIP, group_adverts(VRID)), (VIP6, group_adverts6(VRID))):
         assert passes(program, advert(vip))
         assert sighting(advert(vip), vip, VRID) == Spoke(MAC)
         peer = ip_address("10.0.1.17") if vip.version == 4 else ip_address("fe80::2")
@@ -126,7 +125,7 @@ def test_adverts_of_our_group_for_our_address_make_a_fellow() -> None:
 
 
 def test_adverts_of_others_or_from_afar_do_not() -> None:
-    for vip, program in ((VIP, group_adverts(VRID)), (VIP6, ipv6_claims(VIP6, VRID))):
+    for vip, program in ((VIP, group_adverts(VRID)), (VIP6, group_adverts6(VRID))):
         assert not passes(program, advert(vip, vrid=52))
         assert not passes(program, advert(vip, ttl=254))
         assert sighting(advert(vip, vrid=52), vip, VRID) is None
@@ -134,10 +133,6 @@ def test_adverts_of_others_or_from_afar_do_not() -> None:
         other = ip_address("10.0.1.11") if vip.version == 4 else ip_address("fd00:1::11")
         assert sighting(advert(other), vip, VRID) is None, "a foreign group with our number"
         assert sighting(advert(vip), vip, None) is None
-
-
-def test_without_an_election_vrrp_does_not_pass() -> None:
-    assert not passes(ipv6_claims(VIP6, None), advert(VIP6))
 
 
 def test_who_claims_is_who_caches_would_believe() -> None:
@@ -167,5 +162,5 @@ def test_no_bytes_raise(junk: bytes, cut: int, vrid: int | None) -> None:
         for vip in (VIP, VIP6):
             seen = sighting(frame, vip, vrid)
             assert seen is None or isinstance(seen, Claimed | Spoke | Garbled)
-        for program in (arp_claims(VIP), group_adverts(VRID), ipv6_claims(VIP6, VRID)):
+        for program in (arp_claims(VIP), group_adverts(VRID), ndp_claims(VIP6)):
             passes(program, frame)

@@ -7,14 +7,14 @@ is now: when that is deleted and made again, close this and open another.
 
 from __future__ import annotations
 
+import array
 import asyncio
-import ctypes
 import errno
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from revip.errors import KernelError
@@ -26,7 +26,7 @@ from revip.wire.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from revip.wire.ndp import NeighborSolicitation, duplicate_probe, pack_ndp, solicited_node
 from revip.wire.neighbors import neighbors_request, read_neighbor
 from revip.wire.netlink import NLMSG_DONE, NLMSG_ERROR, WireError, messages, pack_message
-from revip.wire.sift import arp_claims, group_adverts, ipv6_claims
+from revip.wire.sift import arp_claims, group_adverts, group_adverts6, ndp_claims
 from revip.wire.sightings import sighting
 
 _SIOCGIFFLAGS = 0x8913  # netdevice(7)
@@ -39,7 +39,7 @@ _PROGRAM = struct.Struct("@HP")
 _ARPHRD_ETHER = 1
 _FRAME = 2048
 _DATAGRAM = 65536
-_AT_ONCE = 64
+_AT_ONCE = 256
 """Frames taken in one go at most: a flood must not keep the loop from the timers."""
 _DUMP_SECONDS = 0.5
 
@@ -63,6 +63,7 @@ class LinkSentry:
         self._vrid = vrid
         self._index = 0
         self._sockets: list[socket.socket] = []
+        """The last one hears claims and wakes; one before it hears adverts, which wait."""
 
     def open(self) -> None:
         """Begin to hear.  Raises `KernelError`."""
@@ -72,19 +73,13 @@ class LinkSentry:
             self._index = socket.if_nametoindex(link)
         except OSError as error:  # Python 3.11 does not say which
             raise _refusal(errno.ENODEV, operation) from error
-        if isinstance(address, IPv4Address):
-            filters = [(ETHERTYPE_ARP, arp_claims(address))]
-            if self._vrid is not None:
-                filters.append((ETHERTYPE_IPV4, group_adverts(self._vrid)))
-        else:
-            filters = [(ETHERTYPE_IPV6, ipv6_claims(address, self._vrid))]
         try:
-            for ethertype, program in filters:
+            for ethertype, program in self._filters(address):
                 self._sockets.append(_listening(link, ethertype, program))
         except OSError as error:
             self.close()
             raise _refusal(error.errno or errno.EIO, operation) from error
-        kind = self._sockets[0].getsockname()[3]
+        kind = self._sockets[-1].getsockname()[3]
         if kind != _ARPHRD_ETHER:
             self.close()
             sentence = f"hardware of type {kind} is not Ethernet, nobody can be asked there"
@@ -101,7 +96,7 @@ class LinkSentry:
         try:
             if socket.if_nametoindex(link) != self._index:
                 raise _refusal(errno.ENODEV, operation, "it is another interface now")
-            asking = self._first(operation)
+            asking = self._claims(operation)
             request = _REQUEST.pack(link.encode())
             (flags,) = _FLAGS.unpack_from(fcntl.ioctl(asking, _SIOCGIFFLAGS, request))
             if flags & (_IFF_UP | _IFF_RUNNING) != _IFF_UP | _IFF_RUNNING:
@@ -146,17 +141,18 @@ class LinkSentry:
             raise _refusal(errno.EBADMSG, operation, str(error)) from error
 
     async def readable(self) -> None:
-        """Wait until there is something to hear."""
+        """Wait until somebody claims the address.
+
+        Adverts of fellow nodes wake nobody, however often they come; `receive` has them first.
+        """
         loop = asyncio.get_running_loop()
         come = asyncio.Event()
-        watched = tuple(self._sockets)
-        for each in watched:
-            loop.add_reader(each, come.set)
+        watched = self._claims("wait for a claim")
+        loop.add_reader(watched, come.set)
         try:
             await come.wait()
         finally:
-            for each in watched:
-                loop.remove_reader(each)
+            loop.remove_reader(watched)
 
     def close(self) -> None:
         """Give the sockets back."""
@@ -164,15 +160,25 @@ class LinkSentry:
             each.close()
         self._sockets.clear()
 
-    def _first(self, operation: str) -> socket.socket:
+    def _filters(self, address: IPAddress) -> Iterator[tuple[int, bytes]]:
+        old = isinstance(address, IPv4Address)
+        if self._vrid is not None:
+            program = group_adverts(self._vrid) if old else group_adverts6(self._vrid)
+            yield ETHERTYPE_IPV4 if old else ETHERTYPE_IPV6, program
+        if isinstance(address, IPv4Address):
+            yield ETHERTYPE_ARP, arp_claims(address)
+        else:
+            yield ETHERTYPE_IPV6, ndp_claims(address)
+
+    def _claims(self, operation: str) -> socket.socket:
         if not self._sockets:
             raise _refusal(errno.EBADF, operation, "it is not open")
-        return self._sockets[0]
+        return self._sockets[-1]
 
     def _mac(self) -> MacAddress | None:
         """Return the link's own hardware address as it is now: a bond changes it."""
         try:
-            return MacAddress(self._sockets[0].getsockname()[4]) if self._sockets else None
+            return MacAddress(self._sockets[-1].getsockname()[4]) if self._sockets else None
         except OSError:
             return None
 
@@ -191,8 +197,8 @@ def _listening(link: str, ethertype: int, program: bytes) -> socket.socket:
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
         opened.setblocking(False)
-        memory = ctypes.create_string_buffer(program, len(program))
-        described = _PROGRAM.pack(len(program) // 8, ctypes.addressof(memory))
+        memory = array.array("B", program)
+        described = _PROGRAM.pack(len(program) // 8, memory.buffer_info()[0])
         opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
         opened.bind((link, ethertype))
     except OSError:

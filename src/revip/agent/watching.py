@@ -30,7 +30,7 @@ from revip.model.conflict import (
     Spoke,
 )
 from revip.model.host import LinkAddress, MacAddress, mac_text
-from revip.model.instants import MINUTE, NEVER, Instant, Span
+from revip.model.instants import MINUTE, NEVER, Instant, Span, later
 from revip.model.ipvs import IPAddress
 from revip.model.notes import Kind, Level
 from revip.planner.conflict import Event, Rules, may_hold, next_wakeup, objection, step
@@ -45,6 +45,8 @@ RETRY = Span(250)
 DEAF_RETRY = Span(5_000)
 """After any other refusal."""
 REMINDER = Span(10 * MINUTE)
+FELLOWS_HEARD = Span(5_000)
+"""Between looks at who has spoken VRRP: what the socket's buffer holds, and no wake-up for each."""
 KNOWN_FOR = Span(1_000)
 """For so long the kernel's neighbor table is not read again."""
 
@@ -169,6 +171,8 @@ class Watch:
     async def _pause(self, sentry: Sentry) -> None:
         """Wait for the next frame, news or timer."""
         at = next_wakeup(self._state)
+        if self._rules.vrid is not None:
+            at = min(at, later(self._around.clock.now(), FELLOWS_HEARD))
         left = None if at == NEVER else max(0, at - self._around.clock.now()) / 1000
         heard = asyncio.ensure_future(sentry.readable())
         told = asyncio.ensure_future(self._news.wait())

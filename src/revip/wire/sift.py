@@ -29,8 +29,8 @@ _INSTRUCTION = struct.Struct("=HBBI")
 
 _SENDER_OF_ARP = HEAD + 14
 _FRAGMENT = 0x1FFF
-_SOURCE6, _ICMPV6 = HEAD + 8, HEAD + 40
-_TARGET6 = _ICMPV6 + 8
+_SOURCE6, _PAYLOAD6 = HEAD + 8, HEAD + 40
+_TARGET6 = _PAYLOAD6 + 8
 _NEXT_HEADER, _HOPS = HEAD + 6, HEAD + 7
 _SOLICITATION, _ADVERTISEMENT, _IS_ICMPV6 = 135, 136, 58
 
@@ -60,20 +60,22 @@ def group_adverts(vrid: int) -> bytes:
     )
 
 
-def ipv6_claims(address: IPv6Address, vrid: int | None) -> bytes:
-    """Return the filter for IPv6 (ETH_P_IPV6): who claims `address`, and adverts of a group.
+def group_adverts6(vrid: int) -> bytes:
+    """Return the same over IPv6 (ETH_P_IPV6)."""
+    vrrp = _byte(_NEXT_HEADER, VRRP_PROTOCOL)
+    return _either((vrrp, _byte(_HOPS, VRRP_TTL), _byte(_PAYLOAD6 + 1, vrid)))
 
-    Claims are advertisements for it and solicitations from it.
+
+def ndp_claims(address: IPv6Address) -> bytes:
+    """Return the filter for IPv6 (ETH_P_IPV6) that claims `address`.
+
+    That is advertisements for it and solicitations from it.
     """
     icmp = _byte(_NEXT_HEADER, _IS_ICMPV6)
-    chains = [
-        (icmp, _byte(_ICMPV6, _ADVERTISEMENT), *_address(_TARGET6, address)),
-        (icmp, _byte(_ICMPV6, _SOLICITATION), *_address(_SOURCE6, address)),
-    ]
-    if vrid is not None:
-        vrrp = _byte(_NEXT_HEADER, VRRP_PROTOCOL)
-        chains.append((vrrp, _byte(_HOPS, VRRP_TTL), _byte(_ICMPV6 + 1, vrid)))
-    return _either(*chains)
+    return _either(
+        (icmp, _byte(_PAYLOAD6, _ADVERTISEMENT), *_address(_TARGET6, address)),
+        (icmp, _byte(_PAYLOAD6, _SOLICITATION), *_address(_SOURCE6, address)),
+    )
 
 
 def _either(*chains: tuple[_Test, ...]) -> bytes:
