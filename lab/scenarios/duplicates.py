@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from lab.cluster import Cluster, Config, milliseconds, now
 from lab.net import LINK
 from lab.scenario import Run, scenario
 from lab.scenarios.announcing import wait
-from lab.scenarios.election import present
+from lab.scenarios.election import answering, elected, present
 
 INTRUDER = "c1"
 
@@ -20,6 +21,42 @@ def duplicate_address(run: Run) -> None:
     for family in (4, 6):
         _defended(run, family)
         _yielded(run, family)
+
+
+@scenario("fellows-are-no-strangers", "frozen, killed, stopped holders: no duplicate is told")
+def fellows_are_no_strangers(run: Run) -> None:
+    """Make two nodes answer for the VIP in each documented way; a stranger is told all the same."""
+    with Cluster(run, adjust=elected("1s")) as cluster:
+        cluster.agents["n1"].kill(signal.SIGSTOP)
+        _until_directs(cluster, "n2")
+        wait(lambda: answering(cluster) == {"n2"}, "the frozen node answers no longer")
+        _until_quiet(run, cluster, "n2", "a frozen holder's kernel went on answering")
+        cluster.agents["n1"].kill(signal.SIGCONT)
+        _until_directs(cluster, "n1")
+        _until_quiet(run, cluster, "n1", "a better node took over from a living one")
+        cluster.agents["n1"].kill(signal.SIGKILL)
+        _until_directs(cluster, "n2")
+        wait(lambda: answering(cluster) == {"n2"}, "the killed one's node answers no longer")
+        _until_quiet(run, cluster, "n2", "a killed holder's kernel went on answering")
+        cluster.agents["n2"].kill(signal.SIGTERM)
+        _until_directs(cluster, "n3")
+        _until_quiet(run, cluster, "n3", "a planned hand-over")
+        at = now()
+        _intrude(cluster, "add")
+        cluster.until_told("n3", "vip.conflict", run.lab.network[INTRUDER].mac, 5.0)
+        run.figure("intruder_to_alert_ms", milliseconds(at, now()))
+        _intrude(cluster, "del")
+
+
+def _until_directs(cluster: Cluster, node: str) -> None:
+    wait(lambda: present(cluster, node), f"{node} directs")
+
+
+def _until_quiet(run: Run, cluster: Cluster, node: str, story: str) -> None:
+    """Give the holder time for two questions; then it must have told nothing."""
+    time.sleep(2.2)
+    told = cluster.told(node, "vip.conflict")
+    run.check(not told, f"{story}: {node} tells nothing: {told}")
 
 
 def _defended(run: Run, family: int) -> None:
