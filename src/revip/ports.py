@@ -6,12 +6,13 @@ the empty value, so that shutdown is not a special case.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
+from revip.model.conflict import Sighting
 from revip.model.discovery import BackendsNews
 from revip.model.health import Backend, HealthTiming, ProbeResult
-from revip.model.host import HostFact, HostState, Lease, LinkAddress
+from revip.model.host import HostFact, HostState, Lease, LinkAddress, MacAddress
 from revip.model.instants import Instant
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
 from revip.model.record import Record
@@ -159,6 +160,51 @@ class SpeakerFactory(Protocol):
         self, link: LinkName, router: VirtualRouter, peers: Sequence[IPAddress]
     ) -> Speaker:
         """Return one that is not yet open; without `peers` it speaks by multicast."""
+        ...
+
+
+class Sentry(Protocol):
+    """Asks and hears on one link who else has one address, as the link is now."""
+
+    def open(self) -> None:
+        """Begin to hear.
+
+        Raises `KernelError`: EPERM without CAP_NET_RAW, ENODEV without the link.
+        """
+        ...
+
+    def ask(self, source: IPAddress | None) -> None:
+        """Ask once who has the address, as `source`, or as one who has none yet.
+
+        Raises `KernelError`; ENETDOWN without a carrier, too.
+        """
+        ...
+
+    def receive(self) -> list[Sighting]:
+        """Return all that was heard so far, nothing of this host's own; fellows before claims.
+
+        Raises `KernelError`.
+        """
+        ...
+
+    def neighbors(self) -> Mapping[IPAddress, MacAddress]:
+        """Return where on the link this host knows whom to be.  Raises `KernelError`."""
+        ...
+
+    async def readable(self) -> None:
+        """Wait until somebody claims the address; fellows are heard when it is looked."""
+        ...
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        ...
+
+
+class SentryFactory(Protocol):
+    """Makes the sentry of an address."""
+
+    def __call__(self, place: LinkAddress, vrid: int | None) -> Sentry:
+        """Return one that is not yet open; who speaks VRRP of group `vrid` is a fellow to it."""
         ...
 
 

@@ -22,6 +22,7 @@ from revip.adapters.preflight.standing import (
     refusals,
 )
 from revip.adapters.probes import probe_factory
+from revip.adapters.sentry import LinkSentry
 from revip.adapters.vrrp_socket import VrrpSocket
 from revip.agent.agent import Agent
 from revip.agent.commands import Commands
@@ -61,6 +62,7 @@ def ports(spec: Spec) -> Ports:
         culprits=culprits,
         speaker=VrrpSocket,
         announcer=PacketAnnouncer() if spec.manage_host else None,
+        sentry=LinkSentry if spec.manage_host else None,
     )
 
 

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,22 @@ def test_a_good_host_passes_every_check() -> None:
 def found(facts: Facts, name: str, spec: Spec = SPEC) -> Check:
     (check,) = (check for check in preflight(spec, facts) if check.name == name)
     return check
+
+
+def on_subnet(*texts: str) -> Facts:
+    interfaces = (ip_interface(text) for text in texts)
+    own = (Address(LinkName("eth0"), each.ip, each.network.prefixlen) for each in interfaces)
+    return replace(GOOD, addresses=frozenset(own))
+
+
+def test_a_virtual_ip_outside_every_subnet_is_told() -> None:
+    outside = on_subnet("10.0.2.16/24", "fd00::1/64", "fe80::1/64", "10.0.1.10/32")
+    check = found(outside, "subnet of 10.0.1.10")
+    assert check.level is Level.WARN
+    assert "is in no subnet of eth0 (10.0.2.0/24)" in check.what
+    assert check.mend is not None
+    for inside in (on_subnet("10.0.1.16/24"), on_subnet("10.0.2.16/24", "10.0.0.1/16")):
+        assert not any(each.name.startswith("subnet") for each in preflight(SPEC, inside))
 
 
 def vip_on(link: str) -> Facts:
@@ -343,5 +359,5 @@ def test_this_very_host_can_be_read() -> None:
     facts = read_facts(SPEC)
     assert facts.euid == os.geteuid()
     assert facts.links["lo"] == Link(up=True, carrier=True)
-    assert Address(LinkName("lo"), ip_address("127.0.0.1")) in facts.addresses
+    assert Address(LinkName("lo"), ip_address("127.0.0.1"), 8) in facts.addresses
     assert preflight(SPEC, facts)

@@ -19,6 +19,7 @@ from revip.agent.journal import Journal
 from revip.agent.outside import Ports
 from revip.api.status import status
 from revip.errors import KernelError, TransientError
+from revip.model.conflict import Claimed, Sighting
 from revip.model.discovery import BackendsNews
 from revip.model.health import Backend, Finding, HealthTiming, ProbeResult
 from revip.model.host import (
@@ -28,6 +29,7 @@ from revip.model.host import (
     Lease,
     LinkAddress,
     LocalRoute,
+    MacAddress,
 )
 from revip.model.instants import Instant, Span
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey, VirtualServer
@@ -287,6 +289,10 @@ class FakeSpeaker:
             self._inbox.append(Heard(ip_address(source), advert))
             self._come.set()
 
+    def refuse(self, refused: Rejected) -> None:
+        self._inbox.append(refused)
+        self._come.set()
+
     def open(self) -> None:
         if self.gone:
             raise self.gone
@@ -303,6 +309,50 @@ class FakeSpeaker:
         inbox, self._inbox = self._inbox, []
         self._come.clear()
         return inbox
+
+    async def readable(self) -> None:
+        await self._come.wait()
+
+    def close(self) -> None:
+        pass
+
+
+class FakeSentry:
+    """A link: `answering` are the hardware addresses that answer, `claim` brings a claim."""
+
+    def __init__(self) -> None:
+        self.answering: set[MacAddress] = set()
+        self.known: dict[IPAddress, MacAddress] = {}
+        self.asked = 0
+        self.gone: KernelError | None = None
+        self._inbox: list[Sighting] = []
+        self._come = asyncio.Event()
+
+    def __call__(self, place: LinkAddress, vrid: int | None) -> FakeSentry:
+        return self
+
+    def claim(self, seen: Sighting) -> None:
+        self._inbox.append(seen)
+        self._come.set()
+
+    def open(self) -> None:
+        if self.gone:
+            raise self.gone
+
+    def ask(self, source: IPAddress | None) -> None:
+        if self.gone:
+            raise self.gone
+        self.asked += 1
+        for mac in sorted(self.answering):
+            self.claim(Claimed(mac))
+
+    def receive(self) -> list[Sighting]:
+        inbox, self._inbox = self._inbox, []
+        self._come.clear()
+        return inbox
+
+    def neighbors(self) -> dict[IPAddress, MacAddress]:
+        return self.known
 
     async def readable(self) -> None:
         await self._come.wait()
@@ -342,6 +392,8 @@ class Stage:
         self.host.deeds = self.kernel.deeds
         self.backends = Backends()
         self.speaker = FakeSpeaker()
+        self.sentry: FakeSentry | None = None
+        """None asks nobody, as on a host that is not managed."""
         self.sources: dict[str, FakeSource] = {}
         self.ownership = FakeOwnership(recorded)
         self.journal = Journal(spec.node, json_lines=False)
@@ -360,6 +412,7 @@ class Stage:
             self.ownership,
             lambda: self.culprits(),
             self.speaker,
+            sentry=self.sentry,
         )
         self.agent = Agent(self.spec, ports, self.journal)
         self.task = asyncio.create_task(self.agent.run())

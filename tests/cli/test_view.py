@@ -145,6 +145,25 @@ def test_a_stranger_in_the_table_and_lost_log_lines_are_told() -> None:
     assert "cannot write /run/x: disk full" in told
 
 
+def test_who_else_has_the_address_is_told_once_it_was_an_alert() -> None:
+    shot = snapshot(healthy())
+    rival = {
+        "mac": "02:00:00:00:00:99",
+        "name": "10.0.1.50",
+        "fellow": False,
+        "since_ms_ago": 12_000,
+        "last_ms_ago": 300,
+        "times": 12,
+        "told": True,
+    }
+    fellow = {**rival, "mac": "02:00:00:00:00:02", "fellow": True, "told": False}
+    shot["virtual_servers"][0]["duplicates"] = {"rivals": [rival, fellow], "standing_aside": None}
+    told = flat(drawn(shot))
+    assert "02:00:00:00:00:99 (10.0.1.50) answers for 10.0.1.10, too, for 12 s" in told
+    assert "02:00:00:00:00:02" not in told
+    assert not words.is_well(shot)
+
+
 def test_an_empty_pool_says_where_backends_come_from() -> None:
     world = healthy()
     world.perform(world.node.discover("api", (), world.now))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import capture
+from revip.model.host import MacAddress, mac_text
 from revip.wire.arp import (
     ArpOperation,
     ArpPacket,
@@ -19,7 +20,6 @@ from revip.wire.arp import (
     probe,
     read_arp,
 )
-from revip.wire.ethernet import MacAddress, mac_text
 from revip.wire.netlink import WireError
 
 MAC = MacAddress(bytes.fromhex("02000a000110"))

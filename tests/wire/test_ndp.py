@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import capture
-from revip.wire.ethernet import MacAddress, mac_text
+from revip.model.host import MacAddress, mac_text
 from revip.wire.ndp import (
     ALL_NODES,
     NeighborAdvertisement,

@@ -14,10 +14,10 @@ import struct
 from pathlib import Path
 
 from revip.errors import KernelError
-from revip.model.host import LinkAddress
+from revip.model.host import LinkAddress, MacAddress
 from revip.model.spec import LinkName
 from revip.wire.arp import gratuitous_reply, gratuitous_request, pack_arp
-from revip.wire.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, MacAddress
+from revip.wire.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6
 from revip.wire.ndp import pack_ndp, unsolicited
 
 _SIOCGIFFLAGS = 0x8913

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from revip.agent.announcing import Announcing
+from revip.agent.conflicts import Conflicts
 from revip.agent.discovering import Discovery
 from revip.agent.elections import Elections, Station
 from revip.agent.hosting import Hosting, Role
@@ -75,6 +76,7 @@ class Agent:
         self.unrecorded: str | None = None
         """Why the ownership record could not be written, None when it could."""
         self._discovery = Discovery(ports.source, self._discovered, self._refused, self._start)
+        self.conflicts = Conflicts(ports, self._start, self.look_at_host, self._again, self._write)
         self.elections = Elections(self._station())
         self._held: frozenset[LinkAddress] = frozenset()
         self._stop = asyncio.Event()
@@ -120,6 +122,7 @@ class Agent:
         linger = self.hosting is not None
         self.perform(self.node.configure(spec, self._now(), linger=linger))
         self._discovery.follow(self.spec)
+        self.conflicts.follow(self.spec, self.node.services)
         self.elections.follow(self.spec)
         self._tidy_probes()
         self.look_at_host()
@@ -159,6 +162,7 @@ class Agent:
             self.note(Kind.CONFIG, warning, Level.WARNING)
         self.perform(self._first)
         self._discovery.follow(self.spec)
+        self.conflicts.follow(self.spec, self.node.services)
         for name, part in self._parts.items():
             self._start(name, part)
         self.elections.follow(self.spec)
@@ -300,6 +304,7 @@ class Agent:
 
     def _hold(self, held: frozenset[LinkAddress]) -> None:
         self._held = held
+        self.conflicts.hold(held)
         if self.announcing is not None:
             self.announcing.hold(held)
 
@@ -307,20 +312,13 @@ class Agent:
         """Return what must be true of this host now."""
         services = () if self.node.withdrawing else tuple(self.node.services.values())
         # A lease that is over is a follower's part at once, whatever the election says later.
-        leads = [
-            (service.spec, service.directing and self.elections.keeps(service.spec.name))
-            for service in services
-        ]
+        leads = await self.conflicts.leads(services, self.elections.keeps)
         return await self._roles.role(self.spec, leads)
 
     def _station(self) -> Station | None:
         host, speaker = self.ports.host, self.ports.speaker
         if host is None or speaker is None:
             return None
-
-        def again(place: LinkAddress) -> None:
-            if self.announcing is not None:
-                self.announcing.again(place)
 
         return Station(
             self.ports.clock,
@@ -329,12 +327,17 @@ class Agent:
             lambda server: self._roles.source(self.spec, server),
             lambda name: self.node.services.get(name),
             lambda: self.node.paused,
+            self.conflicts.objection,
             self._lead,
             lambda place: self._renew_soon(host, place),
-            again,
+            self._again,
             self._start,
             self._write,
         )
+
+    def _again(self, place: LinkAddress) -> None:
+        if self.announcing is not None:
+            self.announcing.again(place)
 
     def _lead(self, name: str, leading: bool, reason: str) -> None:
         self.perform(self.node.elect(name, leading, reason, self._now()))

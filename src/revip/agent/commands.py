@@ -50,6 +50,7 @@ class Commands:
         for server in rendered["virtual_servers"]:
             if (election := agent.elections.get(server["name"])) is not None:
                 server["election"] = election.status()
+            server["duplicates"] = agent.conflicts.status(server["name"])
         return {
             **rendered,
             "pid": os.getpid(),

@@ -44,6 +44,7 @@ from revip.planner.health import TimerFired
 from revip.planner.telling import Seldom
 from revip.planner.vrrp import Event, begin, holds_until, next_wakeup, step
 from revip.ports import Clock, Speaker, SpeakerFactory
+from revip.wire.vrrp import Rejected
 
 LOOK = Span(100)
 """At most between looks at the carrier, and at how fit this node is."""
@@ -193,7 +194,7 @@ class Election:
             if isinstance(received, Heard):
                 self._feed(received)
             else:
-                self.odd[received.rejection.value] += 1
+                self._reject(received)
         priority, reason = self._deserved(speaker)
         if priority != self._state.priority:
             self._feed(PriorityChanged(priority, reason))
@@ -201,6 +202,15 @@ class Election:
             self._feed(TimerFired())
         if self.leading and not isinstance(self._state.phase, Active):
             self._hand_over()
+
+    def _reject(self, refused: Rejected) -> None:
+        """Count an advert that is none for us, and tell of it unless that is quite in order."""
+        self.odd[refused.rejection.value] += 1
+        about = refused.rejection, refused.source
+        if not refused.quite_in_order and self._seldom.may(about, self._outside.clock.now()):
+            who = refused.source or "somebody"
+            text = f"an advert of {who} for VRID {self.spec.vrid} is not obeyed: {refused.text}"
+            self._note(text, Level.WARNING)
 
     def _deserved(self, speaker: Speaker) -> tuple[int, str]:
         if self._resigned is not None:

@@ -12,6 +12,7 @@ from revip.model.host import LinkAddress
 from revip.model.ipvs import IPAddress
 from revip.model.notes import Note
 from revip.model.spec import Spec, VirtualServerSpec, VrrpSpec
+from revip.model.vrrp import STOPPING
 from revip.planner.service import Service, ballot
 from revip.ports import Clock, Host, SpeakerFactory
 
@@ -28,6 +29,8 @@ class Station:
     service: Callable[[str], Service | None]
     """The machine of a virtual server, by name."""
     paused: Callable[[], bool]
+    objection: Callable[[str], str | None]
+    """Why this node must not direct a virtual server, None when it may."""
     lead: Callable[[str, bool, str], None]
     """Told when this node begins and ceases to direct a virtual server, and why."""
     renew: Callable[[LinkAddress], None]
@@ -100,6 +103,8 @@ class Elections:
         def worth() -> tuple[int, str]:
             service = station.service(server.name)
             own, leading = self._own.get(server.name), bool(service and service.elected)
+            if objection := station.objection(server.name):
+                return STOPPING, objection
             return fitness(vrrp, service, own, waits=station.paused() and not leading)
 
         outside = Outside(

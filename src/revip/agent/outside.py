@@ -14,6 +14,7 @@ from revip.ports import (
     KernelTable,
     Ownership,
     ProbeFactory,
+    SentryFactory,
     SpeakerFactory,
 )
 
@@ -34,3 +35,5 @@ class Ports:
     """None where nothing is elected."""
     announcer: Announcer | None = None
     """None together with `host`: who does not manage the host does not speak for it."""
+    sentry: SentryFactory | None = None
+    """None where nobody is asked who else has an address."""

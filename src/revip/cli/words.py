@@ -98,6 +98,21 @@ def _agent(snapshot: Snapshot) -> Iterator[Trouble]:
         yield Trouble(what, "look at what collects the log (journald, the container runtime)")
 
 
+def _duplicates(server: Snapshot) -> Iterator[Trouble]:
+    """Tell who else has the address; older agents do not say."""
+    seen = server.get("duplicates") or {}
+    for rival in seen.get("rivals", ()):
+        if not rival["told"]:
+            continue
+        who = f"{rival['mac']} ({rival['name']})" if rival["name"] else rival["mac"]
+        what = f"{server['name']}: {who} answers for {server['address']}, too,"
+        what += f" for {span(rival['since_ms_ago'])}"
+        mend = "find it by its hardware address and take the virtual IP from it"
+        if seen.get("standing_aside"):
+            mend += "; this node leaves it alone until nobody answers (on_duplicate: yield)"
+        yield Trouble(what, mend, grave=True)
+
+
 def _server(server: Snapshot) -> Iterator[Trouble]:
     name, lasting = server["name"], span(server["mode_ms"])
     if server["mode"] == "panic":
@@ -106,6 +121,7 @@ def _server(server: Snapshot) -> Iterator[Trouble]:
     elif server["mode"] == "empty":
         mend = "give it backends: virtual_servers[].backends, or what writes backends_file"
         yield Trouble(f"{name}: empty for {lasting}: {server['mode_reason']}", mend, grave=True)
+    yield from _duplicates(server)
     if server["common_cause"]:
         mend = "mend what they share before you look at single backends"
         yield Trouble(f"{name}: {server['common_cause']}", mend)

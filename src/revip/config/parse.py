@@ -34,6 +34,7 @@ from revip.model.ipvs import Forwarding, Port, SchedulerFlag
 from revip.model.spec import (
     LinkName,
     NodeName,
+    OnDuplicate,
     ProbeKind,
     ProbeSpec,
     Spec,
@@ -153,6 +154,7 @@ def _server(reader: Reader, files: list[ProbeFiles]) -> VirtualServerSpec | None
         probe=probe,
         health=health,
         vrrp=vrrp,
+        on_duplicate=reader.get(Server.ON_DUPLICATE, OnDuplicate.DEFEND),
     )
     rules.judge_server(reader, server)
     return server

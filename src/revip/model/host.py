@@ -8,10 +8,14 @@ iproute2's words: ip-address(8), ip-route(8), ip-rule(8).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NewType
 
 from revip.model.instants import Instant, Span
 from revip.model.ipvs import IPAddress, Port
 from revip.model.spec import LinkName
+
+MacAddress = NewType("MacAddress", bytes)
+"""Six bytes, in the order in which they go over the wire."""
 
 ROUTE_PROTOCOL = 0x76
 """RTPROT number that marks routes and rules of ours (`ip route show proto 118`)."""
@@ -128,3 +132,8 @@ class HostState:
     present: frozenset[HostFact] = frozenset()
     absent: frozenset[HostFact] = frozenset()
     """Facts of ours from another role, or the kernel's own local route of the VIP."""
+
+
+def mac_text(mac: MacAddress) -> str:
+    """Write `mac` as ip-link(8) does."""
+    return mac.hex(":")

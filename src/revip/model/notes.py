@@ -34,6 +34,8 @@ class Kind(Enum):
     HOST_BACK = "host.back"
     ANNOUNCED = "vip.announced"
     ANNOUNCE_FAILED = "vip.announce_failed"
+    CONFLICT = "vip.conflict"
+    UNWATCHED = "vip.unwatched"
     LEADERSHIP = "vip.leadership"
     DISCOVERY = "discovery.changed"
     DISCOVERY_FAILED = "discovery.failed"

@@ -59,6 +59,13 @@ class OnExit(Enum):
     WITHDRAW = "withdraw"
 
 
+class OnDuplicate(Enum):
+    """What to do when somebody else answers for the virtual IP."""
+
+    DEFEND = "defend"
+    YIELD = "yield"
+
+
 @dataclass(frozen=True, slots=True)
 class VrrpSpec:
     """Election by VRRP version 3 (RFC 9568): the nodes agree on the director among themselves."""
@@ -103,6 +110,7 @@ class VirtualServerSpec:
     health: HealthTiming = HealthTiming()
     vrrp: VrrpSpec | None = None
     """How the director is elected; None when it is `owner`."""
+    on_duplicate: OnDuplicate = OnDuplicate.DEFEND
 
     @property
     def key(self) -> ServiceKey:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 
+from revip.model.host import MacAddress
 from revip.wire.ethernet import (
     BROADCAST,
     ETHERTYPE_ARP,
     HEAD,
     NO_MAC,
-    MacAddress,
     pack_frame,
     payload_of,
 )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NewType
-
+from revip.model.host import MacAddress
 from revip.wire.netlink import WireError
-
-MacAddress = NewType("MacAddress", bytes)
-"""Six bytes, in the order in which they go over the wire."""
 
 BROADCAST = MacAddress(b"\xff" * 6)
 NO_MAC = MacAddress(bytes(6))
+ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_ARP = 0x0806
 ETHERTYPE_IPV6 = 0x86DD
 
@@ -35,6 +32,8 @@ def payload_of(frame: bytes, ethertype: int) -> bytes:
     return frame[HEAD:]
 
 
-def mac_text(mac: MacAddress) -> str:
-    """Write `mac` as ip-link(8) does."""
-    return mac.hex(":")
+def sender_of(frame: bytes) -> MacAddress:
+    """Return who sent `frame`.  Raises `WireError` when it has no whole head."""
+    if len(frame) < HEAD:
+        raise WireError(f"ethernet: a frame of {len(frame)} bytes")
+    return MacAddress(frame[6:12])

@@ -10,7 +10,8 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from revip.wire.ethernet import ETHERTYPE_IPV6, MacAddress, pack_frame, payload_of
+from revip.model.host import MacAddress
+from revip.wire.ethernet import ETHERTYPE_IPV6, pack_frame, payload_of
 from revip.wire.netlink import WireError
 
 ALL_NODES = IPv6Address("ff02::1")

@@ -15,7 +15,7 @@ Whatever bytes come in, a value comes out: `Heard` or `Rejected` with its reason
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
@@ -68,6 +68,13 @@ class Rejected:
 
     rejection: Rejection
     text: str
+    source: IPAddress | None = field(default=None, compare=False)
+    """Who sent it, as far as its header says."""
+
+    @property
+    def quite_in_order(self) -> bool:
+        """Whether nothing is wrong: somebody else's group may share the link."""
+        return self.rejection is Rejection.OTHER_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +141,17 @@ def decode(message: bytes, envelope: Envelope, listener: Listener) -> Heard | Re
     """
     refused = _refuse_envelope(message, envelope, listener) or _refuse_form(message, envelope)
     if refused:
-        return refused
+        return replace(refused, source=envelope.source)
     _, vrid, priority, count, interval, _ = _HEADER.unpack_from(message)
     form = _checksum_form(message, envelope)
     if form is None:
-        return Rejected(Rejection.CHECKSUM, "the checksum is wrong in either reading of RFC 9568")
+        text = "the checksum is wrong in either reading of RFC 9568"
+        return Rejected(Rejection.CHECKSUM, text, envelope.source)
     if not interval & _INTERVAL:
-        return Rejected(Rejection.INTERVAL, "an advertisement interval of zero")
+        text = "an advertisement interval of zero"
+        return Rejected(Rejection.INTERVAL, text, envelope.source)
     if not count:
-        return Rejected(Rejection.ADDRESSES, "not a single virtual address")
+        return Rejected(Rejection.ADDRESSES, "not a single virtual address", envelope.source)
     advertisement = Advertisement(
         vrid,
         priority,

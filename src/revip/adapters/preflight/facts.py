@@ -52,6 +52,8 @@ class Address:
 
     link: LinkName
     address: IPAddress
+    prefix: int | None = None
+    """Bits of its network, None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

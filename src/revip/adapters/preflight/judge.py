@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_network
 
 from revip.adapters.preflight.facts import Facts, Module, SocketPath, wanted_modules, wanted_sysctls
 from revip.adapters.preflight.standing import Check, Level, judge_standing
@@ -23,6 +24,7 @@ def preflight(spec: Spec, facts: Facts) -> tuple[Check, ...]:
         checks += _modules(server, facts)
         checks += _interface(spec, server, facts)
         checks += _virtual_address(server, facts)
+        checks += _subnet(server, facts)
         checks += _sysctls(spec, server, facts)
         checks += _ports(spec, server, facts)
     checks += _neighbors(facts)
@@ -120,6 +122,28 @@ def _virtual_address(server: VirtualServerSpec, facts: Facts) -> Iterable[Check]
         yield Check(title, Level.OK, "is not on this node yet")
     elif ours.issuperset(holders):
         yield Check(title, Level.OK, f"is on {' and '.join(holders)}")
+
+
+def _subnet(server: VirtualServerSpec, facts: Facts) -> Iterable[Check]:
+    """Hosts of the segment ask for the virtual IP only if it is of their own subnet."""
+    networks = {
+        ip_network((each.address, each.prefix), strict=False)
+        for each in facts.addresses
+        if each.link == server.interface
+        and each.address not in (server.address,)
+        and each.address.version == server.address.version
+        and not each.address.is_link_local
+        and each.prefix is not None
+        and each.prefix < each.address.max_prefixlen
+    }
+    if networks and not any(server.address in network for network in networks):
+        title, shown = f"subnet of {server.address}", ", ".join(sorted(map(str, networks)))
+        mend = (
+            "choose a free address of that subnet, or see to it that the clients and their routers"
+            f" have a route to it on this segment (ip route add {server.address} dev ...)"
+        )
+        what = f"is in no subnet of {server.interface} ({shown}): neighbors will not ask for it"
+        yield Check(title, Level.WARN, what, mend)
 
 
 def _sysctls(spec: Spec, server: VirtualServerSpec, facts: Facts) -> Iterable[Check]:

@@ -87,7 +87,7 @@ def read_network() -> Network:
         names = {index: str(link.get_attr("IFLA_IFNAME")) for index, link in found.items()}
         links = {names[index]: _link(link) for index, link in found.items()}
         addresses = frozenset(
-            Address(LinkName(names.get(each["index"], "?")), ip_address(text))
+            Address(LinkName(names.get(each["index"], "?")), ip_address(text), each["prefixlen"])
             for each in netlink.get_addr()
             if (text := each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"))
         )

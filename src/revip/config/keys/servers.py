@@ -9,6 +9,7 @@ from revip.config import kinds
 from revip.config.keys.key import Key, Section
 from revip.model.instants import Span
 from revip.model.ipvs import SCHEDULERS, WEIGHT_MAX, IPAddress, Port, SchedulerFlag
+from revip.model.spec import OnDuplicate
 
 
 class Method(Enum):
@@ -68,6 +69,13 @@ class Server:
         "How long a draining backend keeps its connections; `0s` is for ever.",
         "10m",
     )
+    ON_DUPLICATE: Key[OnDuplicate] = Key(
+        "on_duplicate",
+        kinds.member(OnDuplicate),
+        "When somebody outside the cluster answers for the virtual IP, too: `defend` keeps it and"
+        " announces it again, `yield` leaves it to the other until nobody answers.",
+        "defend",
+    )
     BACKENDS_FILE: Key[Path] = Key(
         "backends_file",
         kinds.PATH,
@@ -111,6 +119,7 @@ SERVER = Section(
         Server.FORWARDING,
         Server.PANIC_THRESHOLD,
         Server.DRAIN_DEADLINE,
+        Server.ON_DUPLICATE,
         Server.BACKENDS_FILE,
     ),
     (BACKENDS, "election", "probe", "health"),
