@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from revip.model.instants import Instant, Span
 from revip.model.ipvs import IPAddress, Port
 from revip.model.spec import LinkName
+from revip.model.sync import SyncDaemon
 
 ROUTE_PROTOCOL = 0x76
 """RTPROT number that marks routes and rules of ours (`ip route show proto 118`)."""
@@ -118,7 +119,9 @@ class Snat:
     port: Port
 
 
-HostFact = DummyLink | LinkAddress | LocalRoute | SourceHintRoute | WireRule | Sysctl | Snat
+HostFact = (
+    DummyLink | LinkAddress | LocalRoute | SourceHintRoute | WireRule | Sysctl | Snat | SyncDaemon
+)
 
 
 @dataclass(frozen=True, slots=True)
