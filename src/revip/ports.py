@@ -17,6 +17,7 @@ from revip.model.instants import Instant
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
 from revip.model.record import Record
 from revip.model.spec import LinkName, ProbeSpec
+from revip.model.sync import SyncDaemon, SyncRole
 from revip.model.vrrp import Heard, VirtualRouter
 from revip.wire.vrrp import Rejected
 
@@ -47,13 +48,37 @@ class KernelTable(Protocol):
         """
         ...
 
+    def strangers(self, keys: frozenset[ServiceKey]) -> bool:
+        """Tell whether there is a virtual server that is none of `keys`.  Raises `KernelError`."""
+        ...
+
     def close(self) -> None:
         """Give the socket back."""
         ...
 
 
+class SyncDaemons(Protocol):
+    """The connection synchronization daemons of this network namespace, and its table."""
+
+    def observe(self, keys: frozenset[ServiceKey] | None = None) -> Observation:
+        """See `KernelTable`."""
+        ...
+
+    def daemons(self) -> frozenset[SyncDaemon]:
+        """Return those that run.  Raises `KernelError`."""
+        ...
+
+    def start_daemon(self, daemon: SyncDaemon) -> None:
+        """Start `daemon`.  Raises `KernelError`: EEXIST while one of its role runs."""
+        ...
+
+    def stop_daemon(self, role: SyncRole) -> None:
+        """Stop the daemon of `role`, if there is one.  Raises `KernelError`."""
+        ...
+
+
 class Host(Protocol):
-    """Links, addresses, routes, rules, sysctls and SNAT of this network namespace."""
+    """Links, addresses, routes, rules, sysctls, SNAT, sync daemons of this network namespace."""
 
     async def observe(self, wanted: HostState) -> frozenset[HostFact]:
         """Return those facts of `wanted` (present and absent) that hold now.

@@ -46,6 +46,7 @@ CONFIG_SETTLED_SECONDS = 0.1
 def ports(spec: Spec) -> Ports:
     """Fill every port with the adapter that `spec` asks for."""
     clock = BootClock()
+    ipvs = GenetlinkIpvs()
 
     def source(server: VirtualServerSpec) -> BackendSource | None:
         if server.backends_file is None:
@@ -54,8 +55,8 @@ def ports(spec: Spec) -> Ports:
 
     return Ports(
         clock=clock,
-        table=GenetlinkIpvs(),
-        host=LinuxHost(host_record(spec)) if spec.manage_host else None,
+        table=ipvs,
+        host=LinuxHost(host_record(spec), daemons=ipvs) if spec.manage_host else None,
         probes=probe_factory(clock),
         source=source,
         ownership=StateFile(spec.state_file),

@@ -30,6 +30,7 @@ from revip.model.host import (
     LinkAddress,
     LocalRoute,
     MacAddress,
+    Sysctl,
 )
 from revip.model.instants import Instant, Span
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey, VirtualServer
@@ -114,6 +115,11 @@ class FakeKernel:
             self.applied.append(change)
             self.deeds.append(describe(change))
 
+    def strangers(self, keys: frozenset[ServiceKey]) -> bool:
+        if self.down:
+            raise self.down
+        return bool(self.table.keys() - keys)
+
     def close(self) -> None:
         pass
 
@@ -159,6 +165,8 @@ class FakeHost:
         self.deeds.append(f"{change.__name__} {describe_fact(fact)}")
 
     def give(self, fact: HostFact) -> None:
+        if isinstance(fact, Sysctl):  # which has one value at a time
+            self.holds -= {f for f in self.holds if isinstance(f, Sysctl) and f.name == fact.name}
         self.holds.add(fact)
         if isinstance(fact, LinkAddress):
             self.holds.add(LocalRoute(fact.link, fact.address, KERNEL_LOCAL_TABLE))

@@ -44,6 +44,9 @@ class Still:
     def apply(self, changes: object) -> None:
         """See KernelTable."""
 
+    def strangers(self, keys: frozenset[ServiceKey]) -> bool:
+        return False
+
     def close(self) -> None:
         """See KernelTable."""
 

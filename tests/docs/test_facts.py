@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -14,9 +15,10 @@ from revip.model.host import Sysctl
 from revip.model.instants import Span
 from revip.model.ipvs import Forwarding, Port
 from revip.model.notes import Kind
-from revip.model.spec import LinkName, NodeName, Spec, VirtualServerSpec
+from revip.model.spec import LinkName, NodeName, Spec, VirtualServerSpec, VrrpSpec
 from revip.planner.bounds import removal_bound, return_bound
 from revip.planner.host import host_state
+from revip.planner.sync import sync_state
 from tests.docs.pages import page
 
 NONE = Span(0)
@@ -57,6 +59,18 @@ def test_every_sysctl_that_is_changed_is_listed(version: int, method: Forwarding
             assert f"`{fact.name.replace('.eth0.', '.IF.')} = {fact.value}`" in text
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_every_sysctl_of_connection_sync_is_listed(version: int) -> None:
+    text = page("docs/concepts.md").text
+    server = replace(_server(version, Forwarding.DIRECT), owner=None, vrrp=VrrpSpec(51))
+    state = sync_state(
+        Spec(NodeName("n1"), None, (server,)), frozenset(), frozenset(), strangers=False
+    )
+    for fact in state.present | state.absent:
+        if isinstance(fact, Sysctl):
+            assert f"`{fact.name} = {fact.value}`" in text
+
+
 def test_every_known_rival_is_named() -> None:
     for name in _KNOWN:
         assert f"`{name}`" in page("docs/concepts.md").text
@@ -72,9 +86,9 @@ def _operations() -> str:
     return text[text.index("## Every event") : text.index("## Incidents")]
 
 
-def _facts(version: int, method: Forwarding) -> frozenset[object]:
+def _server(version: int, method: Forwarding) -> VirtualServerSpec:
     vip, own = ("10.0.1.10", "10.0.1.16") if version == 4 else ("fd00:1::10", "fd00:1::16")
-    server = VirtualServerSpec(
+    return VirtualServerSpec(
         name="api",
         address=ip_address(vip),
         port=Port(6443),
@@ -83,5 +97,10 @@ def _facts(version: int, method: Forwarding) -> frozenset[object]:
         backends=(Backend(BackendName("n1"), ip_address(own), Port(6443)),),
         forwarding=method,
     )
+
+
+def _facts(version: int, method: Forwarding) -> frozenset[object]:
+    server = _server(version, method)
     spec = Spec(NodeName("n1"), None, (server,))
-    return frozenset(host_state(spec, server, True, ip_address(own)).present)
+    own = server.backends[0].address
+    return frozenset(host_state(spec, server, True, own).present)

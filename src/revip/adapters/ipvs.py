@@ -31,6 +31,7 @@ from revip.model.ipvs import (
     SetServer,
     VirtualServer,
 )
+from revip.model.sync import SyncDaemon, SyncRole
 from revip.planner.diff import describe
 from revip.wire import ipvs, ipvs_answers
 from revip.wire.netlink import (
@@ -95,6 +96,16 @@ _SENTENCES = {
 }
 
 
+_DAEMON_SENTENCES = {
+    errno.EPERM: _NOT_PERMITTED,
+    errno.EEXIST: "one of this role runs already",
+    errno.ENODEV: "there is no such interface, or it has no address to multicast from",
+    errno.EADDRNOTAVAIL: "the interface has no address to multicast from",
+    errno.EAFNOSUPPORT: "this kernel's IPVS cannot multicast by IPv6 (before Linux 4.3)",
+}
+"""What start_sync_thread and stop_sync_thread, net/netfilter/ipvs/ip_vs_sync.c, mean by it."""
+
+
 class _Refusal(Exception):  # noqa: N818  (never leaves this module)
     """The kernel, or the socket, said no."""
 
@@ -145,6 +156,48 @@ class GenetlinkIpvs:
             return ipvs_answers.decode_info(self._one(ipvs.get_info()))
         except (_Refusal, WireError) as error:
             raise self._explained(error, "ask for IPVS") from error
+
+    def strangers(self, keys: frozenset[ServiceKey]) -> bool:
+        """Tell whether there is a virtual server that is none of `keys`.  Raises `KernelError`."""
+        try:
+            return any(server.key not in keys for server in self._every())
+        except (_Refusal, WireError) as error:
+            raise self._explained(error, "read the IPVS table") from error
+
+    def daemons(self) -> frozenset[SyncDaemon]:
+        """Return the sync daemons that run.  Raises `KernelError`."""
+        try:
+            answers = self._ask(ipvs.dump_daemons(), NLM_F_DUMP)
+            return frozenset(map(ipvs_answers.decode_daemon, answers))
+        except (_Refusal, WireError) as error:
+            raise self._explained(error, "read the sync daemons") from error
+
+    def start_daemon(self, daemon: SyncDaemon) -> None:
+        """Start `daemon`.  Raises `KernelError`: EEXIST while one of its role runs."""
+        self._daemon(ipvs.new_daemon(daemon), f"start {daemon}")
+
+    def stop_daemon(self, role: SyncRole) -> None:
+        """Stop the daemon of `role`, if there is one.  Raises `KernelError`.
+
+        One whose thread has not yet had its first turn ends with EINTR (kthread_stop), which
+        netlink does not acknowledge: so look, instead of waiting for an answer.
+        """
+        payload, operation = ipvs.delete_daemon(role), f"stop the sync daemon {role.name.lower()}"
+        try:
+            self._send(self._family or self._resolve(), 0, payload)
+        except (_Refusal, WireError) as error:
+            raise self._explained(error, operation) from error
+        if any(daemon.role is role for daemon in self.daemons()):
+            self._daemon(payload, operation)  # which says why
+
+    def _daemon(self, payload: bytes, operation: str) -> None:
+        try:
+            self._ask(payload, NLM_F_ACK)
+        except _Refusal as refusal:
+            sentence = _DAEMON_SENTENCES.get(refusal.errno) or os.strerror(refusal.errno)
+            raise KernelError(refusal.errno, operation, sentence) from refusal
+        except WireError as error:
+            raise self._explained(error, operation) from error
 
     def close(self) -> None:
         """Give the socket back; the next call opens another."""
@@ -225,16 +278,27 @@ class GenetlinkIpvs:
         raise _Refusal(errno.EINTR)
 
     def _once(self, family: int, flags: int, payload: bytes) -> tuple[list[bytes], bool]:
+        netlink = self._send(family, flags, payload)
+        try:
+            return self._collect(netlink)
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _send(self, family: int, flags: int, payload: bytes) -> socket.socket:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         request = Message(family, NLM_F_REQUEST | flags, self._sequence, payload)
         try:
             netlink = self._socket or self._open()
             netlink.send(pack_message(request))
-            return self._collect(netlink)
         except OSError as error:
-            self.close()
-            number = error.errno or errno.EIO
-            raise _Refusal(errno.ETIMEDOUT if number == errno.EAGAIN else number) from error
+            raise self._lost(error) from error
+        return netlink
+
+    def _lost(self, error: OSError) -> _Refusal:
+        """Open the socket anew at the next call; return what became of this one."""
+        self.close()
+        number = error.errno or errno.EIO
+        return _Refusal(errno.ETIMEDOUT if number == errno.EAGAIN else number)
 
     def _open(self) -> socket.socket:
         """Open the socket.  It belongs to the network namespace of the calling thread."""

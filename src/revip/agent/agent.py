@@ -69,7 +69,8 @@ class Agent:
         )
         self.hosting: Hosting | None = None
         if ports.host is not None:
-            self._roles = Roles(ports.host, self.node.keys)
+            strangers = lambda: ports.table.strangers(self.node.keys)  # noqa: E731
+            self._roles = Roles(ports.host, self.node.keys, strangers)
             self.hosting = Hosting(ports.host, self._role, ports.clock, journal.write, self._hold)
         self.probing = Probing(ports.probes, self._lost, self._fault)
         self._seldom = Seldom()
@@ -313,7 +314,7 @@ class Agent:
         services = () if self.node.withdrawing else tuple(self.node.services.values())
         # A lease that is over is a follower's part at once, whatever the election says later.
         leads = await self.conflicts.leads(services, self.elections.keeps)
-        return await self._roles.role(self.spec, leads)
+        return await self._roles.role(self.spec, leads, self.node.tabled)
 
     def _station(self) -> Station | None:
         host, speaker = self.ports.host, self.ports.speaker
@@ -361,11 +362,11 @@ class Agent:
 
     async def _part(self) -> None:
         """Turn traffic away first, then give up the table that it found its way by."""
-        if self.hosting is not None:
-            await self.hosting.reconcile()
+        await self._take_place()
         if self.elections.all():
             await asyncio.sleep(PARTING_SECONDS)
         self.perform(self.node.part(self._now()))
+        await self._take_place()
 
     async def _resign(self) -> None:
         """Give every elected address to a successor; none of them stays at an exit."""

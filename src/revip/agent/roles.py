@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 
 from revip.agent.hosting import Role
@@ -11,22 +12,37 @@ from revip.model.host import HostState
 from revip.model.ipvs import IPAddress, ServiceKey
 from revip.model.spec import Spec, VirtualServerSpec
 from revip.planner.host import combined, host_state, undone
+from revip.planner.sync import sync_state, synced
 from revip.ports import Host
 
 
 class Roles:
     """Works out the role of this host, and remembers every fact that any role has named."""
 
-    def __init__(self, host: Host, recorded: Iterable[ServiceKey]) -> None:
-        """Take `recorded`, the virtual servers of earlier runs, whose addresses may be left."""
+    def __init__(
+        self, host: Host, recorded: Iterable[ServiceKey], strangers: Callable[[], bool]
+    ) -> None:
+        """Take `recorded`, the virtual servers of earlier runs, whose addresses may be left.
+
+        `strangers` tells whether there are other people's virtual servers, or raises `KernelError`.
+        """
         self._host = host
+        self._strangers = strangers
+        self._others = False
         self._recorded = frozenset(recorded)
         self._named = HostState()
         self._parts: dict[tuple[VirtualServerSpec, bool], HostState] = {}
         """By virtual server and whether it directs: good also while its own address is away."""
 
-    async def role(self, spec: Spec, services: Iterable[tuple[VirtualServerSpec, bool]]) -> Role:
+    async def role(
+        self,
+        spec: Spec,
+        services: Sequence[tuple[VirtualServerSpec, bool]],
+        tabled: Set[ServiceKey],
+    ) -> Role:
         """Return what the present `services`, and whether they lead here, ask of this host.
+
+        `tabled` are those that have a table here, if only until the address has gone.
 
         One that cannot be worked out (its interface is missing) keeps its former part, if it had
         one for the same role, and spoils no other's.
@@ -43,7 +59,11 @@ class Roles:
                     parts[server, directing] = known
         self._parts = parts
         await self._name_recorded(spec)
-        everything = (*parts.values(), undone(self._named))
+        everything = (
+            self._sync(spec, services, tabled),
+            *parts.values(),
+            undone(self._named),
+        )
         self._named = combined((self._named, combined(everything)))
         return Role(everything, problem)
 
@@ -55,6 +75,19 @@ class Roles:
         vips = frozenset(known.address for known in spec.virtual_servers)
         vips |= {key.address for key in self._recorded}
         return await self._host.node_address(server.interface, version, vips)
+
+    def _sync(
+        self,
+        spec: Spec,
+        services: Sequence[tuple[VirtualServerSpec, bool]],
+        tabled: Set[ServiceKey],
+    ) -> HostState:
+        present = replace(spec, virtual_servers=tuple(server for server, _ in services))
+        directed = {server.key for server, leading in services if leading}
+        if synced(present):
+            with contextlib.suppress(KernelError):  # said by whoever writes the table
+                self._others = self._strangers()
+        return sync_state(present, directed, tabled, strangers=self._others)
 
     async def _name_recorded(self, spec: Spec) -> None:
         """Name what an earlier run may have left, on the interfaces that are configured now."""

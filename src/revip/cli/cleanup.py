@@ -15,6 +15,7 @@ from revip.model.ipvs import Table
 from revip.model.spec import Spec
 from revip.planner.diff import diff, owned
 from revip.planner.host import combined, describe_fact, host_diff, host_state, undone
+from revip.planner.sync import sync_state
 from revip.ports import Host
 from revip.wiring import ports
 
@@ -75,7 +76,9 @@ def _said(fact: HostFact) -> str:
 
 async def _roles(spec: Spec, host: Host) -> HostState:
     vips = frozenset(server.address for server in spec.virtual_servers)
-    states = []
+    # Named as followed and as directed, so that whatever part they had is undone.
+    keys = frozenset(server.key for server in spec.virtual_servers)
+    states = [sync_state(spec, each, each, strangers=False) for each in (keys, frozenset())]
     for server in spec.virtual_servers:
         try:
             address = await host.node_address(server.interface, server.address.version, vips)

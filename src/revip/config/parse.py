@@ -23,6 +23,7 @@ from revip.config.keys import (
     Method,
     Probing,
     Server,
+    Sync,
     Timing,
     Top,
 )
@@ -102,6 +103,8 @@ def parse(root: Block, hostname: str, findings: Findings) -> Parsed:
         reconcile_interval=agent.get(Agent.RECONCILE_INTERVAL, _SPEC.reconcile_interval),
         on_exit=agent.get(Agent.ON_EXIT, _SPEC.on_exit),
         manage_host=agent.get(Agent.MANAGE_HOST, _SPEC.manage_host),
+        sync=agent.get(Agent.SYNC, Sync.AUTO) is Sync.AUTO,
+        sync_id=agent.get(Agent.SYNC_ID, None),
     )
     rules.judge_node(top, spec)
     rules.judge_host(agent, spec)

@@ -13,6 +13,7 @@ from typing import NewType
 from revip.model.instants import Instant, Span
 from revip.model.ipvs import IPAddress, Port
 from revip.model.spec import LinkName
+from revip.model.sync import SyncDaemon
 
 MacAddress = NewType("MacAddress", bytes)
 """Six bytes, in the order in which they go over the wire."""
@@ -122,7 +123,9 @@ class Snat:
     port: Port
 
 
-HostFact = DummyLink | LinkAddress | LocalRoute | SourceHintRoute | WireRule | Sysctl | Snat
+HostFact = (
+    DummyLink | LinkAddress | LocalRoute | SourceHintRoute | WireRule | Sysctl | Snat | SyncDaemon
+)
 
 
 @dataclass(frozen=True, slots=True)

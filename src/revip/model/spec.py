@@ -135,5 +135,9 @@ class Spec:
     on_exit: OnExit = OnExit.LEAVE
     manage_host: bool = True
     """Prepare addresses, routes, rules and sysctls; False leaves all but the table to others."""
+    sync: bool = True
+    """Have the next director know each connection, where there is an election."""
+    sync_id: int | None = None
+    """Of the sync daemons, 1 to 255; None is the lowest VRID."""
     warnings: tuple[str, ...] = field(default=())
     """Things that are allowed but that the operator should know, each one line."""

@@ -31,6 +31,7 @@ from revip.model.host import (
 )
 from revip.model.ipvs import Forwarding, IPAddress, Protocol, at
 from revip.model.spec import DUMMY, LinkName, Spec, VirtualServerSpec
+from revip.model.sync import SyncDaemon
 
 ICMP = 1
 ICMPV6 = 58
@@ -70,7 +71,10 @@ def combined(states: Iterable[HostState]) -> HostState:
     chosen = tuple(states)
     present: frozenset[HostFact] = frozenset().union(*(state.present for state in chosen))
     absent: frozenset[HostFact] = frozenset().union(*(state.absent for state in chosen))
-    return HostState(present, absent - present)
+    # To put back a sysctl that another value is wanted of would be to write it twice each time.
+    needed = {fact.name for fact in present if isinstance(fact, Sysctl)}
+    surplus = (f for f in absent if not (isinstance(f, Sysctl) and f.name in needed))
+    return HostState(present, frozenset(surplus) - present)
 
 
 def undone(state: HostState) -> HostState:
@@ -120,6 +124,8 @@ def describe_fact(fact: HostFact) -> str:
             return f"rule iif {link} to {address} {what} lookup {ROUTE_TABLE}"
         case Sysctl(name, value, only_if):
             return f"sysctl {name} = {value}" + (f" where it is {only_if}" if only_if else "")
+        case SyncDaemon():
+            return str(fact)
         case Snat(address, port):
             return f"masquerade what IPVS forwards for {at(address, port)}"
         case _:
@@ -225,13 +231,16 @@ def _order(fact: HostFact) -> tuple[int, str]:
             rank = 6
         case Snat():
             rank = 7
+        case SyncDaemon():
+            # Not after the address: what is connected before it tells is told late.
+            rank = 8
         case LocalRoute(source=source) if source is not None:
             # Before the address: the kernel appends its own route, so that ours stays first.
-            rank = 8
-        case LinkAddress():
             rank = 9
-        case LocalRoute():
+        case LinkAddress():
             rank = 10
+        case LocalRoute():
+            rank = 11
         case _:
             assert_never(fact)
     return rank, describe_fact(fact)

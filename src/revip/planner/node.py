@@ -270,6 +270,11 @@ class Node:
         return frozenset(s.spec.key for s in self.services.values()) | self.retired
 
     @property
+    def tabled(self) -> frozenset[ServiceKey]:
+        """The virtual servers that have a table here, if only until traffic is turned away."""
+        return self._directed() | self.parting
+
+    @property
     def record(self) -> Record:
         """What the next start should know."""
         drained = {name: dict(s.drained) for name, s in self.services.items() if s.drained}

@@ -23,6 +23,7 @@ from revip.model.ipvs import (
     SetServer,
     VirtualServer,
 )
+from revip.model.sync import SyncDaemon, SyncRole
 from revip.wire.netlink import (
     attribute,
     generic,
@@ -44,6 +45,9 @@ class Command(IntEnum):
     SET_DEST = 6
     DEL_DEST = 7
     GET_DEST = 8
+    NEW_DAEMON = 9
+    DEL_DAEMON = 10
+    GET_DAEMON = 11
     GET_INFO = 15
 
 
@@ -52,6 +56,7 @@ class Top(IntEnum):
 
     SERVICE = 1
     DEST = 2
+    DAEMON = 3
 
 
 class ServiceAttribute(IntEnum):
@@ -86,6 +91,19 @@ class DestAttribute(IntEnum):
     TUN_TYPE = 13
     TUN_PORT = 14
     TUN_FLAGS = 15
+
+
+class DaemonAttribute(IntEnum):
+    """IPVS_DAEMON_ATTR_*."""
+
+    STATE = 1
+    MCAST_IFN = 2
+    SYNC_ID = 3
+    SYNC_MAXLEN = 4
+    MCAST_GROUP = 5
+    MCAST_GROUP6 = 6
+    MCAST_PORT = 7
+    MCAST_TTL = 8
 
 
 AF_INET = 2
@@ -141,6 +159,34 @@ def dump_destinations(key: ServiceKey) -> bytes:
 def get_info() -> bytes:
     """Return the payload that asks for `Info`."""
     return _command(Command.GET_INFO)
+
+
+def dump_daemons() -> bytes:
+    """Return the payload that, with NLM_F_DUMP, asks for the sync daemons."""
+    return _command(Command.GET_DAEMON)
+
+
+def new_daemon(daemon: SyncDaemon) -> bytes:
+    """Return the payload that starts `daemon`; its port is in the machine's byte order."""
+    v6 = daemon.group.version == 6
+    group = DaemonAttribute.MCAST_GROUP6 if v6 else DaemonAttribute.MCAST_GROUP
+    parts = [
+        attribute(DaemonAttribute.STATE, U32.pack(daemon.role)),
+        attribute(DaemonAttribute.MCAST_IFN, daemon.link.encode() + b"\0"),
+        attribute(DaemonAttribute.SYNC_ID, U32.pack(daemon.syncid)),
+        attribute(group, daemon.group.packed),
+        attribute(DaemonAttribute.MCAST_PORT, U16.pack(daemon.port)),
+        attribute(DaemonAttribute.MCAST_TTL, U8.pack(daemon.ttl)),
+    ]
+    if daemon.maxlen:
+        parts.append(attribute(DaemonAttribute.SYNC_MAXLEN, U16.pack(daemon.maxlen)))
+    return _command(Command.NEW_DAEMON, nested(Top.DAEMON, *parts))
+
+
+def delete_daemon(role: SyncRole) -> bytes:
+    """Return the payload that stops the daemon of `role`."""
+    state = attribute(DaemonAttribute.STATE, U32.pack(role))
+    return _command(Command.DEL_DAEMON, nested(Top.DAEMON, state))
 
 
 def _command(command: Command, *parts: bytes) -> bytes:

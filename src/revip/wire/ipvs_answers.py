@@ -24,6 +24,8 @@ from revip.model.ipvs import (
     TunnelType,
     VirtualServer,
 )
+from revip.model.spec import LinkName
+from revip.model.sync import SYNC_GROUP, SYNC_PORT, SyncDaemon, SyncRole
 from revip.wire.ipvs import (
     AF_INET,
     AF_INET6,
@@ -37,6 +39,7 @@ from revip.wire.ipvs import (
     U16,
     U32,
     U64,
+    DaemonAttribute,
     DestAttribute,
     ServiceAttribute,
     Top,
@@ -111,6 +114,36 @@ def decode_info(payload: bytes) -> Info:
         return Info((code >> 16 & 0xFF, code >> 8 & 0xFF, code & 0xFF), _number(U32, found[2]))
     except (KeyError, struct.error) as error:
         raise WireError(f"IPVS info: {error!r}") from error
+
+
+def decode_daemon(payload: bytes) -> SyncDaemon:
+    """Read one answer to `dump_daemons`.  Raises `WireError`.
+
+    A kernel before 4.3 tells neither group nor port nor TTL, which are then the defaults.
+    """
+    found = attributes(_part(generic_attributes(payload), Top.DAEMON))
+    try:
+        return SyncDaemon(
+            SyncRole(_number(U32, found[DaemonAttribute.STATE])),
+            LinkName(found[DaemonAttribute.MCAST_IFN].split(b"\0", 1)[0].decode()),
+            _number(U32, found[DaemonAttribute.SYNC_ID]),
+            _read_group(found),
+            Port(_number(U16, found.get(DaemonAttribute.MCAST_PORT, U16.pack(SYNC_PORT)))),
+            _number(U8, found.get(DaemonAttribute.MCAST_TTL, b"\1")),
+            _number(U16, found.get(DaemonAttribute.SYNC_MAXLEN, b"\0\0")),
+        )
+    except (KeyError, ValueError, struct.error) as error:
+        raise WireError(f"IPVS sync daemon: {error!r}") from error
+
+
+def _read_group(found: dict[int, bytes]) -> IPAddress:
+    for kind, family in (
+        (DaemonAttribute.MCAST_GROUP, AF_INET),
+        (DaemonAttribute.MCAST_GROUP6, AF_INET6),
+    ):
+        if kind in found:
+            return _address(found[kind], family)
+    return SYNC_GROUP
 
 
 def _read_service(found: dict[int, bytes]) -> VirtualServer:

@@ -15,6 +15,7 @@ from revip.adapters.host.record import Record
 from revip.adapters.host.refusals import refusal
 from revip.adapters.host.rtnetlink import Rtnetlink
 from revip.adapters.host.snat import Masquerading
+from revip.adapters.host.syncing import Syncing
 from revip.adapters.host.sysctls import Sysctls
 from revip.model.host import (
     DummyLink,
@@ -30,7 +31,11 @@ from revip.model.host import (
 )
 from revip.model.ipvs import IPAddress
 from revip.model.spec import LinkName
+from revip.model.sync import SyncDaemon
+from revip.ports import SyncDaemons
 
+UNANNOUNCED = 0.5
+"""Seconds between looks at the sync daemons, of which the kernel announces nothing."""
 RECHECK = 10.0
 """Seconds after which links, addresses, routes and rules are read although nothing was heard."""
 
@@ -43,7 +48,13 @@ class LinuxHost:
     they are read each time.
     """
 
-    def __init__(self, record: Path, sysctl_root: Path = Path("/proc/sys")) -> None:
+    def __init__(
+        self,
+        record: Path,
+        sysctl_root: Path = Path("/proc/sys"),
+        daemons: SyncDaemons | None = None,
+    ) -> None:
+        """Keep former values in `record`; without `daemons` there are no sync daemons."""
         self._record = Record(record)
         self._netlink = Rtnetlink()
         self._leases = Leases()
@@ -51,6 +62,7 @@ class LinuxHost:
         self._notices = Notices()
         self._sysctls = Sysctls(self._record, sysctl_root)
         self._masquerading = Masquerading(self._record)
+        self._syncing = Syncing(daemons, self._record)
         self._read: tuple[frozenset[LinkFact], frozenset[HostFact], int, float] | None = None
 
     @property
@@ -69,6 +81,7 @@ class LinuxHost:
         for fact in wanted.absent:
             if isinstance(fact, Sysctl) and self._sysctls.is_ours(fact):
                 holds.add(fact)
+        holds |= self._syncing.holding(wanted.present, wanted.absent)
         holds |= self._masquerading.ours(f for f in wanted.absent if isinstance(f, Snat))
         if needed := frozenset(f for f in wanted.present if isinstance(f, Snat)):
             holds |= await self._masquerading.in_force(needed)
@@ -106,13 +119,17 @@ class LinuxHost:
         raise refusal(errno.EADDRNOTAVAIL, f"read addresses of {link}", sentence)
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yield once after each burst of link, address, route or rule changes.
+        """Yield once after each burst of link, address, route, rule or sync daemon changes.
 
         Raises `KernelError` when the socket cannot be opened.
         """
         while True:
             try:
-                await self._notices.next()
+                async with asyncio.timeout(UNANNOUNCED):
+                    await self._notices.next()
+            except TimeoutError:
+                if not self._syncing.changed():
+                    continue
             except OSError as error:
                 raise refusal(error.errno or errno.EIO, "listen for changes of the host") from error
             yield None
@@ -158,6 +175,8 @@ class LinuxHost:
                 self._sysctls.give(fact)
             case Snat():
                 await self._masquerading.give(fact)
+            case SyncDaemon():
+                self._syncing.give(fact)
             case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
                 await self._links.establish(fact)
             case _:
@@ -169,6 +188,8 @@ class LinuxHost:
                 self._sysctls.restore(fact)
             case Snat():
                 await self._masquerading.take(fact)
+            case SyncDaemon():
+                await self._syncing.take(fact)
             case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
                 await self._links.withdraw(fact)
             case _:
@@ -188,4 +209,4 @@ def _words(fact: LinkFact) -> Iterator[bytes]:
 
 
 def _link_facts(facts: frozenset[HostFact]) -> frozenset[LinkFact]:
-    return frozenset(fact for fact in facts if not isinstance(fact, Sysctl | Snat))
+    return frozenset(fact for fact in facts if not isinstance(fact, Sysctl | Snat | SyncDaemon))

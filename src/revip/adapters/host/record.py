@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ class Changed:
     given: str
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A sync daemon that we started, in words, and the index that its interface had."""
+
+    daemon: str
+    index: int
+
+
 class Record:
     """The changes in memory, and on disk as far as the disk allows."""
 
@@ -30,6 +38,8 @@ class Record:
         self.sysctls: dict[str, Changed] = {}
         self.chains: set[str] = set()
         """Packet-filter rules of ours, as `ADDRESS PORT`."""
+        self.sync: dict[str, Started] = {}
+        """Sync daemons of ours by their role."""
         self.trouble: str | None = None
         """Why the file cannot be kept, in one sentence; None when all is well."""
         self._path = path
@@ -49,6 +59,10 @@ class Record:
                 for name, entry in document["sysctls"].items()
             }
             self.chains = {str(entry) for entry in document["masquerade"]}
+            self.sync = {
+                str(role): Started(str(entry["daemon"]), int(entry["index"]))
+                for role, entry in document.get("sync", {}).items()
+            }
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -66,6 +80,7 @@ class Record:
                 for name, change in sorted(self.sysctls.items())
             },
             "masquerade": sorted(self.chains),
+            "sync": {role: asdict(started) for role, started in sorted(self.sync.items())},
         }
         fresh = self._path.with_name(self._path.name + ".new")
         try:

@@ -7,7 +7,7 @@ it is what the model does when the key is left out.
 
 from __future__ import annotations
 
-from revip.config.keys.agents import AGENT, TOP, Agent, Top
+from revip.config.keys.agents import AGENT, TOP, Agent, Sync, Top
 from revip.config.keys.elections import ELECTION, Electing, ElectionKind
 from revip.config.keys.judging import HEALTH, PROBE, Probing, Timing
 from revip.config.keys.key import Key, Section
@@ -41,6 +41,7 @@ __all__ = [
     "Probing",
     "Section",
     "Server",
+    "Sync",
     "Timing",
     "Top",
 ]

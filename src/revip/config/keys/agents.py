@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 
 from revip.config import kinds
@@ -9,6 +10,13 @@ from revip.config.keys.key import Key, Section
 from revip.model.instants import Span
 from revip.model.ipvs import IPAddress
 from revip.model.spec import OnExit
+
+
+class Sync(Enum):
+    """Whether the sync daemons run."""
+
+    AUTO = "auto"
+    OFF = "off"
 
 
 class Top:
@@ -62,6 +70,19 @@ class Agent:
         " table to others.",
         "true",
     )
+    SYNC: Key[Sync] = Key(
+        "sync",
+        kinds.member(Sync),
+        "`auto`: where there is an election, the kernel's sync daemons tell the next director of"
+        " each connection. `off`: a move after a drain or an outage breaks some of them.",
+        "auto",
+    )
+    SYNC_ID: Key[int] = Key(
+        "sync_id",
+        kinds.whole(1, 255),
+        "Number of the sync daemons, the same on all nodes and no other cluster's on the segment.",
+        absent="the lowest `vrid`",
+    )
 
 
 TOP = Section(
@@ -81,5 +102,7 @@ AGENT = Section(
         Agent.RECONCILE_INTERVAL,
         Agent.ON_EXIT,
         Agent.MANAGE_HOST,
+        Agent.SYNC,
+        Agent.SYNC_ID,
     ),
 )
