@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NewType
 
 from revip.model.health import Backend, HealthTiming
+from revip.model.http import HttpSpec
 from revip.model.instants import SECOND, Span
 from revip.model.ipvs import Forwarding, IPAddress, Port, SchedulerFlag, ServiceKey
 
@@ -135,5 +136,6 @@ class Spec:
     on_exit: OnExit = OnExit.LEAVE
     manage_host: bool = True
     """Prepare addresses, routes, rules and sysctls; False leaves all but the table to others."""
+    http: HttpSpec = HttpSpec()
     warnings: tuple[str, ...] = field(default=())
     """Things that are allowed but that the operator should know, each one line."""
