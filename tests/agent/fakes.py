@@ -443,7 +443,7 @@ class Stage:
                 self.task.result()
                 raise AssertionError("the agent has ended")
             if loop.time() > began + seconds:
-                raise TimeoutError([note.text for _, note in self.journal.history][-8:])
+                raise TimeoutError([e.note.text for e in self.journal.history.events][-8:])
             await asyncio.sleep(0.001)
         return loop.time() - began
 
@@ -466,7 +466,8 @@ class Stage:
 
     def told(self, kind: Kind) -> list[str]:
         """Return the texts of all notes of a kind."""
-        return [note.text for _, note in self.journal.history if note.kind is kind]
+        events = self.journal.history.events
+        return [event.note.text for event in events if event.note.kind is kind]
 
     def command(self, name: str, **arguments: object) -> Any:
         """Do what the control socket would."""
