@@ -46,6 +46,7 @@ class Kind(Enum):
     AGENT = "agent"
     FAULT = "agent.fault"
     HISTORY = "agent.history"
+    ACCESS = "http.refused"
 
 
 @dataclass(frozen=True, slots=True)
