@@ -38,11 +38,12 @@ class HistoryFile:
         self.failed = failed
         self.failures = 0
         """Bursts that could not be written."""
+        self.failure: str | None = None
+        """Why the last write failed, None when it did not."""
         self.dropped = 0
         """Events lost because the disk was too slow."""
         self._lines: queue.Queue[bytes | None] = queue.Queue(BACKLOG)
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
-        self._failing = False
         self._torn = False
 
     def __enter__(self) -> HistoryFile:
@@ -87,7 +88,7 @@ class HistoryFile:
             except OSError as error:
                 self._fail(error)
             else:
-                self._failing = False
+                self.failure = None
             if ends:
                 return
 
@@ -103,7 +104,11 @@ class HistoryFile:
     def _append(self, burst: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         flags |= os.O_NONBLOCK  # a named pipe without a reader is an error, not a wait
-        file = os.open(self.path, flags, 0o600)
+        try:
+            file = os.open(self.path, flags, 0o600)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path, flags, 0o600)
         try:
             if os.fstat(file).st_size + len(burst) > SIZE_MAX:
                 self._shorten()
@@ -127,9 +132,9 @@ class HistoryFile:
 
     def _fail(self, error: OSError) -> None:
         self.failures += 1
-        if not self._failing:
-            self._failing = True
-            self.failed(f"{self.path} cannot be written: {os.strerror(error.errno or 0)}")
+        told, self.failure = self.failure, f"{self.path}: {os.strerror(error.errno or 0)}"
+        if told is None:
+            self.failed(f"the history is not kept over a restart: {self.failure}")
 
 
 def _private(path: str, flags: int) -> int:

@@ -10,6 +10,7 @@ from revip.api.exposition import Sample
 from revip.api.http.server import HttpServer
 from revip.api.process import LoopLag, Process
 from revip.api.tally import Tally
+from revip.model.health import BackendName
 from revip.model.notes import Kind
 from revip.planner.measures import Histogram, ProbeCounts
 
@@ -27,7 +28,7 @@ class Facts:
     now: float
     """Seconds since the epoch."""
     process: Process | None = None
-    probes: Mapping[tuple[str, str], ProbeCounts] = field(default_factory=dict)
+    probes: Mapping[tuple[str, BackendName], ProbeCounts] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     lag: LoopLag = field(default_factory=LoopLag)
     kernel: Mapping[str, Histogram] = field(default_factory=dict)
