@@ -33,6 +33,7 @@ from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
 from revip.agent.outside import Ports
+from revip.api import words
 from revip.api.control import Command, ControlServer
 from revip.api.status import status
 from revip.config.load import load
@@ -174,7 +175,7 @@ async def serve(agent: Agent, reloading: Reloading, kept: HistoryFile) -> None:
     render: Callable[[Agent], dict[str, Any]] = lambda a: status(a.node, a.ports.clock.now())  # noqa: E731
     commands = Commands(agent, render, lambda: reloading.reload(agent)).table()
     _keep_history(agent, kept)
-    commands = {**commands, "status": _surfaces(agent, commands["status"], kept)}
+    commands = {**commands, "status": surfaces(agent, commands["status"], kept)}
     agent.add_part("control socket", ControlServer(agent.spec.socket, commands).run)
     agent.add_part("configuration watch", lambda: reloading.watch(agent))
     try:
@@ -198,10 +199,10 @@ def _keep_history(agent: Agent, kept: HistoryFile) -> None:
     agent.journal.history.followers.append(kept.write)
 
 
-def _surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
+def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
     """Give `agent` its HTTP endpoint, if it is to have one; return the whole status."""
     if agent.spec.http.listen is None:
-        return lambda request: {**told(request), **_beside(kept), "http": None}
+        return lambda request: _whole(told(request), kept, None)
     # Imported here alone, so that an agent without it does not carry it.
     from revip.api.http.routes import Told
     from revip.api.http.server import HttpServer
@@ -212,7 +213,7 @@ def _surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
     tally, lag, table = Tally(), LoopLag(), agent.ports.table
 
     def whole(request: Mapping[str, Any]) -> dict[str, Any]:
-        return {**told(request), **_beside(kept), "http": server.status()}
+        return _whole(told(request), kept, server.status())
 
     def metrics() -> bytes:
         facts = Facts(
@@ -240,15 +241,16 @@ def _surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
     return whole
 
 
-def _beside(kept: HistoryFile) -> dict[str, Any]:
-    """Return what of the status only the surfaces know.
+def _whole(
+    snapshot: dict[str, Any], kept: HistoryFile, http: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Add to a snapshot what only the surfaces know, and what it means.
 
     `peers` is for what other nodes say of themselves, each `{node, url, age_ms, error, status}`.
     """
-    return {
-        "history": {"file": str(kept.path), "error": kept.failure, "dropped": kept.dropped},
-        "peers": [],
-    }
+    history = {"file": str(kept.path), "error": kept.failure, "dropped": kept.dropped}
+    snapshot = {**snapshot, "http": http, "history": history, "peers": []}
+    return {**snapshot, **words.told(snapshot)}
 
 
 def wired(spec: Spec, journal: Journal) -> Agent:

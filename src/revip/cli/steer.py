@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any
 
+from revip.api import words
 from revip.api.asking import ask
-from revip.cli import words
 
 WATCH_SECONDS = 0.5
 
