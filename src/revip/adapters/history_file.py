@@ -63,10 +63,12 @@ class HistoryFile:
             return [], None
         except OSError as error:
             return [], f"{self.path} cannot be read: {os.strerror(error.errno or 0)}"
-        *lines, rest = content.split(b"\n")
-        self._torn = bool(rest)
+        lines = content.split(b"\n")
+        self._torn = lines[-1] != b""
+        if not self._torn:
+            lines.pop()
         events = [event for event in map(_event, lines) if event is not None]
-        lost = len(lines) - len(events) + bool(rest)
+        lost = len(lines) - len(events)
         if any(a.number >= b.number for a, b in pairwise(events)):
             return [], f"{self.path} is not in order: begun anew"
         problem = f"{self.path}: {lost} damaged of {len(events) + lost} lines were left out"

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 from revip.api.http.conversation import Conversation, SlowError
@@ -24,6 +25,7 @@ from revip.api.http.routes import OPEN, PATHS, Told, answer
 from revip.api.http.tls import Certificate
 from revip.errors import TransientError
 from revip.model.http import HttpSpec, Listen
+from revip.model.ipvs import Port
 from revip.model.notes import Event, Kind, Level, Note
 from revip.planner.telling import Seldom
 from revip.ports import Clock
@@ -120,7 +122,8 @@ class HttpServer:
             raise
         self.failure = None
         with listening:
-            self.listening = self._spec.listen
+            host, port = listening.getsockname()[:2]
+            self.listening = Listen(ip_address(host), Port(port))
             try:
                 async with asyncio.TaskGroup() as group:
                     await self._accept(listening, group)
@@ -186,10 +189,13 @@ class HttpServer:
         except (OSError, TimeoutError, ssl.SSLError):
             pass  # it left, or does not speak TLS
         except Exception as error:  # noqa: BLE001 (a bug here must stay here)
-            self.counts.faults += 1
-            text = f"HTTP endpoint: unexpected {type(error).__name__}: {error}"
-            if self._seldom.may(text, self._clock.now()):
-                self._note(Note(self._clock.now(), Kind.FAULT, text, Level.ERROR))
+            self._fault(error)
+
+    def _fault(self, error: Exception) -> None:
+        self.counts.faults += 1
+        text = f"HTTP endpoint: unexpected {type(error).__name__}: {error}"
+        if self._seldom.may(text, self._clock.now()):
+            self._note(Note(self._clock.now(), Kind.FAULT, text, Level.ERROR))
 
     async def _connected(
         self, client: socket.socket
@@ -231,7 +237,7 @@ class HttpServer:
         try:
             needed = asked.path not in OPEN
             trusted = self._guard.trusts(asked, peer, certified=certified, needed=needed)
-            answered = answer(self._told, asked, trusted=trusted)
+            answered = self._told_about(asked, trusted=trusted)
             if isinstance(answered, EventStream) and self.streams >= STREAMS:
                 raise Refusal(503, f"{STREAMS} streams are open already", ("Retry-After", "5"))
         except Refusal as refusal:
@@ -239,6 +245,15 @@ class HttpServer:
             raise
         self._count(asked, 200 if isinstance(answered, EventStream) else answered.status)
         return answered
+
+    def _told_about(self, asked: Request, *, trusted: bool) -> Response | EventStream:
+        try:
+            return answer(self._told, asked, trusted=trusted)
+        except Refusal:
+            raise
+        except Exception as error:
+            self._fault(error)
+            raise Refusal(500, "revip could not tell, see its log") from error
 
     def _count(self, asked: Request, status: int) -> None:
         self.counts.requests[asked.path if asked.path in PATHS else "other", status] += 1
