@@ -398,6 +398,8 @@ class Stage:
         self.ownership = FakeOwnership(recorded)
         self.journal = Journal(spec.node, json_lines=False)
         self.reload_says: str | None = None
+        self.prepare: Callable[[Agent], None] = lambda _: None
+        """Called with the agent before it runs, to add parts."""
         self.culprits: Callable[[], Iterable[str]] = lambda: ("ipvsadm (pid 7)",)
         self.agent: Agent
         self.task: asyncio.Task[None]
@@ -415,6 +417,7 @@ class Stage:
             sentry=self.sentry,
         )
         self.agent = Agent(self.spec, ports, self.journal)
+        self.prepare(self.agent)
         self.task = asyncio.create_task(self.agent.run())
         return self
 
