@@ -202,7 +202,7 @@ def _keep_history(agent: Agent, kept: HistoryFile) -> None:
 def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
     """Give `agent` its HTTP endpoint, if it is to have one; return the whole status."""
     if agent.spec.http.listen is None:
-        return lambda request: _whole(told(request), kept, None)
+        return lambda request: _whole(agent, told(request), kept, None)
     # Imported here alone, so that an agent without it does not carry it.
     from revip.api.http.routes import Told
     from revip.api.http.server import HttpServer
@@ -213,7 +213,7 @@ def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
     tally, lag, table = Tally(), LoopLag(), agent.ports.table
 
     def whole(request: Mapping[str, Any]) -> dict[str, Any]:
-        return _whole(told(request), kept, server.status())
+        return _whole(agent, told(request), kept, server.status())
 
     def metrics() -> bytes:
         facts = Facts(
@@ -242,13 +242,18 @@ def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
 
 
 def _whole(
-    snapshot: dict[str, Any], kept: HistoryFile, http: dict[str, Any] | None
+    agent: Agent, snapshot: dict[str, Any], kept: HistoryFile, http: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Add to a snapshot what only the surfaces know, and what it means.
 
     `peers` is for what other nodes say of themselves, each `{node, url, age_ms, error, status}`.
     """
-    history = {"file": str(kept.path), "error": kept.failure, "dropped": kept.dropped}
+    history = {
+        "file": str(kept.path),
+        "error": kept.failure,
+        "dropped": kept.dropped,
+        "restored": agent.journal.history.restored,
+    }
     snapshot = {**snapshot, "http": http, "history": history, "peers": []}
     return {**snapshot, **words.told(snapshot)}
 

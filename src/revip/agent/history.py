@@ -24,6 +24,8 @@ class History:
         # had heard number 7 of a lost history must not wait for an 8.
         began = int(datetime.now(UTC).timestamp() * 1000)
         self.newest = self.events[-1].number if self.events else began
+        self.restored = self.newest
+        """What is after this number happened to this very agent."""
 
     def add(self, time: datetime, note: Note) -> None:
         """Append a note."""
