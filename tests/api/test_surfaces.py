@@ -26,6 +26,7 @@ from revip.model.notes import Kind
 from revip.wiring import surfaces
 from tests.agent.fakes import REFUSED, Stage
 from tests.api.conftest import Answer, parsed
+from tests.api.openapi import schema, strays
 from tests.api.test_metrics import samples
 from tests.planner.test_node import spec
 
@@ -80,6 +81,7 @@ async def test_the_endpoint_tells_what_the_control_socket_tells(tmp_path: Path) 
         answer = await stage.get("/api/v1/status")
         assert answer.json.keys() == stage.status({}).keys()
         assert answer.json["schema"] == "revip.status/v1"
+        assert list(strays(answer.json, schema("Status"))) == []
         assert (answer.json["state"], answer.json["troubles"]) == ("well", [])
         assert answer.json["http"]["url"] == f"http://127.0.0.1:{stage.port}/"
         assert (await stage.get("/readyz")).status == 200
