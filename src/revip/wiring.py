@@ -206,7 +206,6 @@ def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
     # Imported here alone, so that an agent without it does not carry it.
     from revip.api.http.routes import Told
     from revip.api.http.server import HttpServer
-    from revip.api.metrics import Facts, render
     from revip.api.process import LoopLag, process
     from revip.api.tally import Tally
 
@@ -216,6 +215,8 @@ def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
         return _whole(agent, told(request), kept, server.status())
 
     def metrics() -> bytes:
+        from revip.api.metrics import Facts, render  # the first scrape may wait, a start may not
+
         facts = Facts(
             whole({}),
             time.time(),

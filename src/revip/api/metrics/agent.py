@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Callable, Iterator
 
 from revip import __version__
@@ -29,7 +29,8 @@ def _requests(facts: Facts) -> Iterator[Sample]:
 
 
 def _build(facts: Facts) -> Iterator[Sample]:
-    yield (__version__, platform.python_version(), facts.status["node"]), 1
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield (__version__, python, facts.status["node"]), 1
 
 
 AGENT: tuple[Family[Facts], ...] = (
