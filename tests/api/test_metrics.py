@@ -83,6 +83,15 @@ def test_a_backend_that_is_out_is_told_with_its_time() -> None:
     assert found['revip_kernel_refusals_total{call="observe",errno="9999"}'] == 1
 
 
+def test_who_else_has_the_address_is_counted() -> None:
+    told = facts()
+    rivals = [{"told": True}, {"told": False}]
+    told.status["virtual_servers"][0]["duplicates"] = {"rivals": rivals, "conflicts": 3}
+    found = samples(render(told))
+    assert found['revip_duplicate_holders{virtual_server="api"}'] == 1
+    assert found['revip_duplicate_conflicts_total{virtual_server="api"}'] == 3
+
+
 def test_a_histogram_counts_up_to_all() -> None:
     found = samples(render(facts()))
     place = 'virtual_server="api",backend="n1"'

@@ -85,6 +85,11 @@ def _lifetime(server: Found) -> float | None:
     return None if left is None else left / 1000
 
 
+def _duplicates(server: Found) -> float | None:
+    seen = server.get("duplicates")
+    return None if seen is None else sum(rival["told"] for rival in seen["rivals"])
+
+
 def _oddities(facts: Facts) -> Iterator[Sample]:
     for server in facts.status["virtual_servers"]:
         for oddity, count in ((server.get("election") or {}).get("oddities") or {}).items():
@@ -119,6 +124,20 @@ POOL: tuple[Family[Facts], ...] = (
         "What was odd about the other speakers of the group, by kind.",
         (*SERVER, "oddity"),
         _oddities,
+    ),
+    Family(
+        "revip_duplicate_holders",
+        GAUGE,
+        "Others that answer for the virtual IP at present, and were told of; 0 is well.",
+        SERVER,
+        servers(_duplicates),
+    ),
+    Family(
+        "revip_duplicate_conflicts_total",
+        COUNTER,
+        "How often somebody else was seen with the virtual IP.",
+        SERVER,
+        servers(lambda server: (server.get("duplicates") or {}).get("conflicts")),
     ),
     Family(
         "revip_pool_mode",
