@@ -210,8 +210,10 @@ class Cluster:
         return self.ask(name, "status")["virtual_servers"][0]
 
     def told(self, name: str, kind: str) -> list[str]:
-        """Return the texts of the node's events of one kind, for the same."""
-        return [e["text"] for e in self.ask(name, "events") if e["event"] == kind]
+        """Return the texts of the events of one kind that the node's present agent told."""
+        restored = self.ask(name, "status")["history"]["restored"]
+        events = self.ask(name, "events")
+        return [e["text"] for e in events if e["event"] == kind and e["id"] > restored]
 
     def until_told(self, name: str, kind: str, words: str, seconds: float = 10.0) -> None:
         """Wait until the node has told an event of `kind` with `words` in it."""

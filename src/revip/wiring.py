@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from revip.adapters.announcer import PacketAnnouncer
 from revip.adapters.backends_file import BackendsFile
 from revip.adapters.clock import BootClock
 from revip.adapters.culprits import culprits
+from revip.adapters.history_file import HistoryFile
 from revip.adapters.host import LinuxHost
 from revip.adapters.ipvs import GenetlinkIpvs
 from revip.adapters.ownership import StateFile
@@ -23,12 +27,14 @@ from revip.adapters.preflight.standing import (
 )
 from revip.adapters.probes import probe_factory
 from revip.adapters.sentry import LinkSentry
+from revip.adapters.timed_table import TimedTable
 from revip.adapters.vrrp_socket import VrrpSocket
 from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
 from revip.agent.outside import Ports
-from revip.api.control import ControlServer
+from revip.api import words
+from revip.api.control import Command, ControlServer
 from revip.api.status import status
 from revip.config.load import load
 from revip.errors import ConfigError, Problem
@@ -55,7 +61,7 @@ def ports(spec: Spec) -> Ports:
 
     return Ports(
         clock=clock,
-        table=ipvs,
+        table=TimedTable(ipvs),
         host=LinuxHost(host_record(spec), daemons=ipvs) if spec.manage_host else None,
         probes=probe_factory(clock),
         source=source,
@@ -150,21 +156,28 @@ class Reloading:
 
 
 def _refuse_restart_keys(old: Spec, new: Spec) -> None:
-    for key in ("node", "node_address", "socket", "state_file", "manage_host"):
+    for key in ("node", "node_address", "socket", "state_file", "manage_host", "http"):
         if getattr(old, key) != getattr(new, key):
             mend = "cannot change while the agent runs: restart it (nothing is lost by that)"
             raise ConfigError(Problem("configuration", key, str(getattr(new, key)), mend))
 
 
-async def serve(agent: Agent, reloading: Reloading) -> None:
-    """Run `agent` with its control socket and signals until SIGTERM or SIGINT."""
+def history_file(spec: Spec) -> HistoryFile:
+    """Return where the history outlives a restart: beside what else must."""
+    return HistoryFile(spec.state_file.with_name("history.jsonl"))
+
+
+async def serve(agent: Agent, reloading: Reloading, kept: HistoryFile) -> None:
+    """Run `agent` with its surfaces and signals until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, reloading.reload, agent)
     render: Callable[[Agent], dict[str, Any]] = lambda a: status(a.node, a.ports.clock.now())  # noqa: E731
-    commands = Commands(agent, render, lambda: reloading.reload(agent))
-    agent.add_part("control socket", ControlServer(agent.spec.socket, commands.table()).run)
+    commands = Commands(agent, render, lambda: reloading.reload(agent)).table()
+    _keep_history(agent, kept)
+    commands = {**commands, "status": surfaces(agent, commands["status"], kept)}
+    agent.add_part("control socket", ControlServer(agent.spec.socket, commands).run)
     agent.add_part("configuration watch", lambda: reloading.watch(agent))
     try:
         await agent.run()
@@ -174,6 +187,77 @@ async def serve(agent: Agent, reloading: Reloading) -> None:
             await agent.ports.host.close()
         if agent.ports.announcer is not None:
             agent.ports.announcer.close()
+
+
+def _keep_history(agent: Agent, kept: HistoryFile) -> None:
+    loop = asyncio.get_running_loop()
+
+    def failed(text: str) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it all that could be told
+            loop.call_soon_threadsafe(agent.note, Kind.HISTORY, text, Level.WARNING)
+
+    kept.failed = failed
+    agent.journal.history.followers.append(kept.write)
+
+
+def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
+    """Give `agent` its HTTP endpoint, if it is to have one; return the whole status."""
+    if agent.spec.http.listen is None:
+        return lambda request: _whole(agent, told(request), kept, None)
+    # Imported here alone, so that an agent without it does not carry it.
+    from revip.api.http.routes import Told
+    from revip.api.http.server import HttpServer
+    from revip.api.process import LoopLag, process
+    from revip.api.tally import Tally
+
+    tally, lag, table = Tally(), LoopLag(), agent.ports.table
+
+    def whole(request: Mapping[str, Any]) -> dict[str, Any]:
+        return _whole(agent, told(request), kept, server.status())
+
+    def metrics() -> bytes:
+        from revip.api.metrics import Facts, render  # the first scrape may wait, a start may not
+
+        facts = Facts(
+            whole({}),
+            time.time(),
+            process(),
+            agent.probing.counts,
+            tally,
+            lag,
+            notes=agent.journal.by_kind,
+            history_failures=kept.failures,
+            history_dropped=kept.dropped,
+            http=server,
+        )
+        if isinstance(table, TimedTable):
+            facts = replace(facts, kernel=table.durations, refusals=table.refusals)
+        return render(facts)
+
+    history = agent.journal.history
+    told_there = Told(lambda: whole({}), metrics, history.after)
+    server = HttpServer(agent.spec.http, told_there, agent.ports.clock, agent.journal.write)
+    history.followers += (tally.count, server.tell)
+    agent.add_part("HTTP endpoint", server.run)
+    agent.add_part("loop lag", lag.run)
+    return whole
+
+
+def _whole(
+    agent: Agent, snapshot: dict[str, Any], kept: HistoryFile, http: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Add to a snapshot what only the surfaces know, and what it means.
+
+    `peers` is for what other nodes say of themselves, each `{node, url, age_ms, error, status}`.
+    """
+    history = {
+        "file": str(kept.path),
+        "error": kept.failure,
+        "dropped": kept.dropped,
+        "restored": agent.journal.history.restored,
+    }
+    snapshot = {**snapshot, "http": http, "history": history, "peers": []}
+    return {**snapshot, **words.told(snapshot)}
 
 
 def wired(spec: Spec, journal: Journal) -> Agent:

@@ -406,6 +406,8 @@ class Stage:
         self.ownership = FakeOwnership(recorded)
         self.journal = Journal(spec.node, json_lines=False)
         self.reload_says: str | None = None
+        self.prepare: Callable[[Agent], None] = lambda _: None
+        """Called with the agent before it runs, to add parts."""
         self.culprits: Callable[[], Iterable[str]] = lambda: ("ipvsadm (pid 7)",)
         self.agent: Agent
         self.task: asyncio.Task[None]
@@ -423,6 +425,7 @@ class Stage:
             sentry=self.sentry,
         )
         self.agent = Agent(self.spec, ports, self.journal)
+        self.prepare(self.agent)
         self.task = asyncio.create_task(self.agent.run())
         return self
 
@@ -451,7 +454,7 @@ class Stage:
                 self.task.result()
                 raise AssertionError("the agent has ended")
             if loop.time() > began + seconds:
-                raise TimeoutError([note.text for _, note in self.journal.history][-8:])
+                raise TimeoutError([e.note.text for e in self.journal.history.events][-8:])
             await asyncio.sleep(0.001)
         return loop.time() - began
 
@@ -474,7 +477,8 @@ class Stage:
 
     def told(self, kind: Kind) -> list[str]:
         """Return the texts of all notes of a kind."""
-        return [note.text for _, note in self.journal.history if note.kind is kind]
+        events = self.journal.history.events
+        return [event.note.text for event in events if event.note.kind is kind]
 
     def command(self, name: str, **arguments: object) -> Any:
         """Do what the control socket would."""

@@ -12,7 +12,8 @@ from typing import IO
 
 import pytest
 
-from revip.agent.journal import BACKLOG, HISTORY, Journal
+from revip.agent.history import HISTORY
+from revip.agent.journal import BACKLOG, Journal
 from revip.model.instants import Instant
 from revip.model.notes import Kind, Level, Note
 
@@ -66,8 +67,8 @@ def test_history_and_counts_are_kept_within_bounds(log: IO[str]) -> None:
     with Journal("n1", json_lines=False, output=log.fileno()) as journal:
         for number in range(HISTORY + 7):
             journal.write(note(str(number)))
-        assert len(journal.history) == HISTORY
-        assert journal.history[-1][1].text == str(HISTORY + 6)
+        assert len(journal.history.events) == HISTORY
+        assert journal.history.events[-1].note.text == str(HISTORY + 6)
         assert journal.by_kind[Kind.VERDICT] == HISTORY + 7
         assert journal.by_kind[Kind.DRIFT] == 0
 
@@ -94,7 +95,7 @@ def test_a_reader_that_sleeps_never_blocks_the_agent_and_what_is_lost_is_counted
                 journal.write(note(str(number)))
             # One line may already be in the hands of the thread that waits for the pipe.
             assert journal.dropped in (50, 51)
-            assert journal.history[-1][1].text == str(BACKLOG + 50)
+            assert journal.history.events[-1].note.text == str(BACKLOG + 50)
             while (line := awoken.readline()).count(b"x") > 0 or b"verdict 0" in line:
                 pass  # the filling, and the first line at its end
             assert b"backend.verdict 1" in line

@@ -129,6 +129,7 @@ def test_without_an_agent_every_command_says_so_and_what_to_do(
         ["status"],
         ["status", "--json"],
         ["events"],
+        ["why"],
         ["plan"],
         ["drain", "n2"],
         ["enable", "n2"],
@@ -220,6 +221,20 @@ def test_events_ask_for_a_sane_number(revip: Revip, agent: Path) -> None:
     said = revip("events", "--last", "0", "--socket", agent)
     assert (said.code, said.err) == (1, "revip: last: want a whole number from 1 on\n")
     assert revip("events", "--socket", agent).code == 0
+    assert revip("events", "--since", "2h", "--json", "--socket", agent).code == 0
+    said = revip("events", "--since", "2 hours", "--socket", agent)
+    assert said.code == 2
+    assert said.problems[-1].endswith("'2 hours' is not a duration: write 90s, 30m, 2h or 7d")
+
+
+def test_why_answers_about_all_or_one(revip: Revip, agent: Path) -> None:
+    said = revip("why", "--socket", agent)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("api, 10.0.1.10:6443: the virtual IP is here, as n1 directs\n")
+    assert revip("why", "n2", "--socket", agent).out.startswith("n2 of api, 10.0.1.19:6443: in")
+    said = revip("why", "n9", "--socket", agent)
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("revip: n9: is neither virtual server nor backend; there are: api")
 
 
 @pytest.mark.parametrize("command", ["status", "status --json", "plan"])

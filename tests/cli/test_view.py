@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from revip.cli import view, words
+from revip.api import words
+from revip.cli import view
 from tests.cli.moments import MOMENTS, N2, at, healthy, snapshot
 
 WIDTHS = (80, 120, 160)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from revip.agent.agent import Agent
+from revip.agent.history import HISTORY
 from revip.errors import RevipError
 from revip.model.health import BackendName
-from revip.model.notes import Note
 from revip.planner.diff import describe
 from revip.planner.pool import drain_refusal
 from revip.planner.service import Service
+
+LONGEST = 366 * 86_400_000
+"""Milliseconds that one can ask back for, a year; the ring is shorter."""
 
 
 class CannotError(RevipError):
@@ -67,14 +71,19 @@ class Commands:
             "notes_by_kind": {kind.value: n for kind, n in agent.journal.by_kind.items() if n},
             "log_lines_dropped": agent.journal.dropped,
             "unrecorded": agent.unrecorded,
-            "events": [_event(*entry) for entry in list(agent.journal.history)[-10:]],
+            "events": [event.as_json() for event in list(agent.journal.history.events)[-10:]],
         }
 
     def _events(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        count = request.get("last", 500)
-        if not isinstance(count, int) or count < 1:
-            raise CannotError("last: want a whole number from 1 on")
-        return [_event(*entry) for entry in list(self._agent.journal.history)[-count:]]
+        count, since = request.get("last", HISTORY), request.get("since_ms_ago")
+        for name, value in (("last", count), ("since_ms_ago", since)):
+            if value is not None and (type(value) is not int or not 1 <= value <= LONGEST):
+                raise CannotError(f"{name}: want a whole number from 1 on")
+        history = self._agent.journal.history
+        if since is None:
+            return [event.as_json() for event in history.after(0, count)]
+        time = datetime.now(UTC) - timedelta(milliseconds=since)
+        return [event.as_json() for event in history.since(time, count)]
 
     def _drain(self, request: Mapping[str, Any], *, drained: bool) -> str:
         service, name = self._find(request)
@@ -138,15 +147,4 @@ def _announcements(agent: Agent) -> dict[str, Any] | None:
         "sent": announcing.sent,
         "failed": announcing.failed,
         "error": announcing.failure,
-    }
-
-
-def _event(stamp: Any, note: Note) -> dict[str, Any]:
-    return {
-        "time": stamp.isoformat(timespec="milliseconds"),
-        "event": note.kind.value,
-        "level": note.level.value,
-        "virtual_server": note.virtual_server,
-        "backend": note.backend,
-        "text": note.text,
     }

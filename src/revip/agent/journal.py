@@ -1,4 +1,4 @@
-"""The one place that logs: notes become lines, kept in a bounded history and written out.
+"""The one place that logs: notes become lines, go into the history, and are written out.
 
 Lines go through a queue to a thread of their own, so that a blocked terminal or a full disk
 behind stderr can never stall the agent, nor its end; when the queue is full, lines are dropped
@@ -14,13 +14,11 @@ import os
 import queue
 import sys
 import threading
-from collections import deque
 from datetime import UTC, datetime
 
+from revip.agent.history import History
 from revip.model.notes import Kind, Level, Note
 
-HISTORY = 500
-"""Notes kept in memory for `revip status`."""
 BACKLOG = 1000
 """Lines that may wait for a slow reader of stderr before newer ones are dropped."""
 LAST_WORDS_SECONDS = 1.0
@@ -33,11 +31,17 @@ STDERR = 2
 class Journal:
     """Writes each note once, and remembers the newest."""
 
-    def __init__(self, node: str, json_lines: bool, output: int | None = None) -> None:
+    def __init__(
+        self,
+        node: str,
+        json_lines: bool,
+        output: int | None = None,
+        history: History | None = None,
+    ) -> None:
         """Write to the descriptor `output`, by default stderr, if there is one."""
         if output is None and sys.stderr is not None:
             output = STDERR
-        self.history: deque[tuple[datetime, Note]] = deque(maxlen=HISTORY)
+        self.history = History() if history is None else history
         self.by_kind: dict[Kind, int] = dict.fromkeys(Kind, 0)
         self.dropped = 0
         """Lines lost because nobody took them."""
@@ -59,8 +63,8 @@ class Journal:
     def write(self, note: Note) -> None:
         """Log `note` and keep it; never waits, never fails."""
         now = datetime.now(UTC)
-        self.history.append((now, note))
         self.by_kind[note.kind] += 1
+        self.history.add(now, note)
         try:
             self._lines.put_nowait(self._line(now, self._node, note))
         except queue.Full:

@@ -15,6 +15,7 @@ from revip.errors import unexpected
 from revip.model.health import Backend, BackendName, Finding, HealthTiming, ProbeResult
 from revip.model.instants import SECOND, Span
 from revip.model.spec import VirtualServerSpec
+from revip.planner.measures import ProbeCounts
 from revip.ports import BackendProbe, ProbeFactory
 
 Place = tuple[str, BackendName]
@@ -45,6 +46,8 @@ class Probing:
         self._lost = lost
         self._fault = fault
         self._made: dict[Place, _Made] = {}
+        self.counts: dict[Place, ProbeCounts] = {}
+        """What the probes of each place found and how long they took."""
 
     async def ask(
         self, service: VirtualServerSpec, backend: Backend, *, fresh: bool
@@ -54,7 +57,11 @@ class Probing:
         try:
             async with asyncio.timeout(limit / 1000):
                 probe = await self._probe(service, backend)
-                return _excused(await probe.ask(fresh=fresh), limit)
+                result = _excused(await probe.ask(fresh=fresh), limit)
+                counts = self.counts.setdefault((service.name, backend.name), ProbeCounts())
+                counts.durations.add(result.latency / 1000)
+                counts.findings[result.finding.value] += 1
+                return result
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -68,7 +75,9 @@ class Probing:
         return ProbeResult(Finding.OURS, reason)
 
     async def keep(self, places: frozenset[Place]) -> None:
-        """Close the probes of all other places."""
+        """Close the probes of all other places, and forget what was counted of them."""
+        for place in self.counts.keys() - places:
+            del self.counts[place]
         gone = [self._made.pop(place) for place in self._made.keys() - places]
         for made in gone:  # off the list before the first wait: others change it meanwhile
             await _close(made.probe)

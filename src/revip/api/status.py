@@ -12,7 +12,7 @@ from revip import __version__
 from revip.model.health import Backend, Health
 from revip.model.instants import Instant
 from revip.model.ipvs import Destination, DestinationCounters, at
-from revip.model.spec import ProbeKind
+from revip.model.spec import ProbeKind, VirtualServerSpec
 from revip.planner.diff import describe
 from revip.planner.node import Node
 from revip.planner.service import Entry, Service
@@ -26,6 +26,11 @@ def status(node: Node, now: Instant) -> dict[str, Any]:
         "schema": SCHEMA,
         "version": __version__,
         "node": node.spec.node,
+        "settings": {
+            "reconcile_interval_ms": node.spec.reconcile_interval,
+            "on_exit": node.spec.on_exit.value,
+            "manage_host": node.spec.manage_host,
+        },
         "paused": node.paused,
         "in_sync": in_sync(node),
         "observed_ms_ago": None if node.observed_at is None else now - node.observed_at,
@@ -61,6 +66,8 @@ def _service(node: Node, service: Service, now: Instant) -> dict[str, Any]:
         "role": "director" if service.directing else "follower",
         "owner": spec.owner,
         "election": {"kind": "static" if spec.vrrp is None else "vrrp", "holder": spec.owner},
+        "takeover": _takeover(spec),
+        "settings": _settings(spec),
         "scheduler": spec.scheduler,
         "scheduler_flags": sorted(flag.value for flag in spec.flags),
         "forwarding": spec.forwarding.name.lower(),
@@ -73,6 +80,30 @@ def _service(node: Node, service: Service, now: Instant) -> dict[str, Any]:
         "strangers": sorted(
             str(d) for d in (seen.destinations if seen else ()) if not _known(service, d)
         ),
+    }
+
+
+def _takeover(spec: VirtualServerSpec) -> dict[str, Any] | None:
+    """Return how soon another node directs when this one dies; None where none would."""
+    vrrp = spec.vrrp
+    if vrrp is None:
+        return None
+    return {
+        # Active_Down_Interval: three adverts and a skew of one at most (RFC 9568, section 6.1).
+        "within_ms": 4 * vrrp.advert_interval,
+        "address_lifetime_ms": vrrp.address_lifetime,
+    }
+
+
+def _settings(spec: VirtualServerSpec) -> dict[str, Any]:
+    health = spec.health
+    return {
+        "panic_threshold": spec.panic_threshold,
+        "drain_deadline_ms": spec.drain_deadline,
+        "probe_interval_ms": health.interval,
+        "probe_timeout_ms": health.timeout,
+        "rise": health.rise,
+        "fall": health.fall,
     }
 
 
@@ -99,6 +130,8 @@ def _backend(node: Node, service: Service, entry: Entry, now: Instant) -> dict[s
         "active_connections": counters.active,
         "inactive_connections": counters.inactive,
         "connections_total": counters.traffic.connections,
+        "bytes_in_total": counters.traffic.bytes_in,
+        "bytes_out_total": counters.traffic.bytes_out,
     }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from revip import __version__
+from revip.cli.events import since
 from revip.errors import ConfigError, RevipError
 
 OK, BAD, USAGE = 0, 1, 2
@@ -102,8 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="refresh until interrupted")
     status.add_argument("--json", action="store_true", help="print one JSON object")
     events = _add_steering(commands, "events", "list what changed, oldest first")
-    events.add_argument("--last", type=int, default=50, metavar="N", help="how many (default 50)")
+    events.add_argument("--last", type=int, metavar="N", help="how many (default 50)")
+    events.add_argument("--since", type=since, metavar="TIME", help="of the last 30m, 2h, 7d, ...")
     events.add_argument("--json", action="store_true", help="print one JSON object a line")
+    reasons = _add_steering(commands, "why", "tell why all is as it is, and what would happen")
+    reasons.add_argument(
+        "subject", nargs="?", metavar="VIP|BACKEND", help="one of them, by name or address"
+    )
     plan = _add_steering(commands, "plan", "show what would be done, and why")
     plan.add_argument("--json", action="store_true", help="print one JSON object")
     for name, text in (

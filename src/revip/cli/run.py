@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from revip.agent.history import HISTORY, History
 from revip.agent.journal import Journal
 from revip.api.control import SocketTakenError, claim
 from revip.config.load import load
-from revip.wiring import Reloading, obstacles, serve, wired
+from revip.model.notes import Kind, Level
+from revip.wiring import Reloading, history_file, obstacles, serve, wired
 
 COLLECT = (5_000, 20, 50)
 """See gc.set_threshold(); a probe makes hardly any cycles, and an idle agent little else."""
@@ -29,11 +31,15 @@ def run(config: Path | None, *, json_lines: bool) -> int:
         lock = claim(spec.socket)
     except SocketTakenError as error:
         return _refuse([error])
-    with lock, Journal(spec.node, json_lines) as journal:
+    kept = history_file(spec)
+    past, damage = kept.read(HISTORY)
+    with lock, kept, Journal(spec.node, json_lines, history=History(past)) as journal:
         reloading = Reloading(config, os.environ, hostname)
         agent = wired(spec, journal)
+        if damage is not None:
+            agent.note(Kind.HISTORY, damage, Level.WARNING)
         _keep_what_is_there()
-        asyncio.run(serve(agent, reloading))
+        asyncio.run(serve(agent, reloading, kept))
     return 0
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from typing import Any
 
+from revip.api import words
 from revip.api.asking import ask
-from revip.cli import words
 
 WATCH_SECONDS = 0.5
 
@@ -24,7 +22,11 @@ def steer(arguments: argparse.Namespace) -> int:
         case "status":
             return _watch(arguments) if arguments.watch else _status(arguments)
         case "events":
-            return _events(arguments)
+            from revip.cli.events import events
+
+            return events(arguments)
+        case "why":
+            return _why(arguments)
         case "plan":
             return _plan(arguments)
         case "drain" | "enable":
@@ -71,15 +73,11 @@ def _watch(arguments: argparse.Namespace) -> int:
             time.sleep(WATCH_SECONDS)
 
 
-def _events(arguments: argparse.Namespace) -> int:
-    events: list[dict[str, Any]] = ask(arguments.socket, "events", last=arguments.last)
-    if sys.stdout.isatty() and not arguments.json:
-        from revip.cli import view
+def _why(arguments: argparse.Namespace) -> int:
+    from revip.cli.why import why
 
-        view.console().print(view.events(events, view.console().width))
-        return 0
-    for event in events:
-        print(json.dumps(event, ensure_ascii=False) if arguments.json else words.event(event))
+    snapshot = ask(arguments.socket, "status")
+    print(why(snapshot, ask(arguments.socket, "events"), arguments.subject))
     return 0
 
 

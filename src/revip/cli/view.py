@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from revip.cli.words import Trouble, event_text, is_well, span, troubles
+from revip.api.words import Trouble, event_text, is_well, span, troubles
 from revip.errors import RevipError
 
 STYLES = {

@@ -11,6 +11,7 @@ from revip.config.keys import (
     BACKENDS_VARIABLE,
     ELECTION,
     HEALTH,
+    HTTP,
     PROBE,
     SERVER,
     TOP,
@@ -31,7 +32,7 @@ def settings() -> dict[str, tuple[Section, Key[object]]]:
     """Return every variable that sets one key, with the key it sets."""
     return {
         section.variable(key): (section, key)
-        for section in (TOP, SERVER, ELECTION, PROBE, HEALTH, AGENT)
+        for section in (TOP, SERVER, ELECTION, PROBE, HEALTH, AGENT, HTTP)
         for key in section.keys
     }
 
@@ -50,7 +51,7 @@ def overlay(root: Block | None, environ: Mapping[str, str], findings: Findings) 
     for name, value in mine.items():
         if (name in known or name == BACKENDS_VARIABLE) and not value.startswith("tcp://"):
             section, tree, path = _setting(name, value, known)
-            if section in (TOP, AGENT):
+            if section in (TOP, AGENT, HTTP):
                 root = _put(root, path, tree)
             elif server is None:
                 findings.problems.append(_ambiguous(name, value))
@@ -87,6 +88,7 @@ def _setting(
         PROBE.path: ("probe",),
         HEALTH.path: ("health",),
         AGENT.path: ("agent",),
+        HTTP.path: ("http",),
     }
     return section, tree, (*parents.get(section.path, ()), key.name)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from revip.config.tree import Form, Listing, Scalar, Tree
+from revip.model.http import Listen
 from revip.model.instants import Span
 from revip.model.ipvs import IPAddress, Port
 
@@ -213,6 +214,24 @@ def _path(tree: Tree) -> Path:
     return Path(text)
 
 
+def _listen(tree: Tree) -> Listen | None:
+    written = scalar(tree, "an address and port, or off")
+    text = written.text
+    if text == "off" or (text == "false" and written.form is Form.BOOLEAN):
+        return None
+    example = "write ADDRESS:PORT such as 127.0.0.1:2112 or [::1]:2112, or off"
+    host, _, port = text.rpartition(":")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise Unfit(f"is not an address and port: {example}")
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise Unfit(f"is not an address and port: {example}") from None
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port, re.ASCII) or int(port) > 65535:
+        raise Unfit(f"has no port from 1 to 65535: {example}")
+    return Listen(address, Port(int(port)))
+
+
 def _port(tree: Tree) -> Port:
     return Port(whole(1, 65535).convert(tree))
 
@@ -231,6 +250,7 @@ BOOLEAN: Kind[bool] = Kind("`true` or `false`", _boolean)
 ADDRESS: Kind[IPAddress] = Kind("IP address", _address)
 PATH: Kind[Path] = Kind("absolute path", _path)
 PORT: Kind[Port] = Kind("port, 1 to 65535", _port)
+LISTEN: Kind[Listen | None] = Kind("ADDRESS:PORT or `off`", _listen)
 LINK: Kind[str] = Kind("interface name", _link)
 NAME = matching(
     "a name",

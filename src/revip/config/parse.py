@@ -7,11 +7,13 @@ from pathlib import Path
 
 from revip.config import rules
 from revip.config.backends import Front, read_backends
+from revip.config.endpoint import named_files, read_http
 from revip.config.keys import (
     AGENT,
     BACKENDS,
     ELECTION,
     HEALTH,
+    HTTP,
     MEMBER,
     PROBE,
     SERVER,
@@ -30,6 +32,7 @@ from revip.config.keys import (
 from revip.config.reader import Findings, Place, Reader, open_block
 from revip.config.tree import Block, Listing
 from revip.model.health import PROFILES, HealthTiming
+from revip.model.http import HttpSpec
 from revip.model.instants import MINUTE, Span
 from revip.model.ipvs import Forwarding, Port, SchedulerFlag
 from revip.model.spec import (
@@ -60,7 +63,7 @@ class NamedFile:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFiles:
-    """The files that one probe needs."""
+    """The files that one probe, or the HTTP endpoint, needs."""
 
     ca: NamedFile | None
     certificate: NamedFile | None
@@ -94,6 +97,7 @@ def parse(root: Block, hostname: str, findings: Findings) -> Parsed:
     node = top.get(Top.NODE, hostname)
     address = top.get(Top.NODE_ADDRESS, None)
     agent = top.sub("agent", AGENT)
+    http = top.sub("http", HTTP)
     spec = Spec(
         NodeName(node),
         address,
@@ -105,11 +109,20 @@ def parse(root: Block, hostname: str, findings: Findings) -> Parsed:
         manage_host=agent.get(Agent.MANAGE_HOST, _SPEC.manage_host),
         sync=agent.get(Agent.SYNC, Sync.AUTO) is Sync.AUTO,
         sync_id=agent.get(Agent.SYNC_ID, None),
+        http=read_http(http),
     )
     rules.judge_node(top, spec)
     rules.judge_host(agent, spec)
     rules.judge_agent(agent, spec)
+    files.extend(_endpoint_files(http, spec.http))
     return Parsed(spec, tuple(files))
+
+
+def _endpoint_files(reader: Reader, spec: HttpSpec) -> list[ProbeFiles]:
+    files = [
+        NamedFile(path, reader.place(key)) if path else None for key, path in named_files(spec)
+    ]
+    return [ProbeFiles(*files)] if files else []
 
 
 def _require_servers(top: Reader) -> None:

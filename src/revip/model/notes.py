@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from revip.model.instants import Instant
@@ -44,6 +45,8 @@ class Kind(Enum):
     OPERATOR = "operator"
     AGENT = "agent"
     FAULT = "agent.fault"
+    HISTORY = "agent.history"
+    ACCESS = "http.refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +59,27 @@ class Note:
     level: Level = Level.INFO
     virtual_server: str = ""
     backend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A note with its place in the history."""
+
+    number: int
+    """Grows by one with each note; goes on over a restart."""
+    time: datetime
+    """UTC."""
+    note: Note
+
+    def as_json(self) -> dict[str, str | int]:
+        """Return it as `revip events --json`, the status and the HTTP endpoint show it."""
+        note = self.note
+        return {
+            "id": self.number,
+            "time": self.time.isoformat(timespec="milliseconds"),
+            "event": note.kind.value,
+            "level": note.level.value,
+            "virtual_server": note.virtual_server,
+            "backend": note.backend,
+            "text": note.text,
+        }

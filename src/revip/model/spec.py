@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NewType
 
 from revip.model.health import Backend, HealthTiming
+from revip.model.http import HttpSpec
 from revip.model.instants import SECOND, Span
 from revip.model.ipvs import Forwarding, IPAddress, Port, SchedulerFlag, ServiceKey
 
@@ -139,5 +140,6 @@ class Spec:
     """Have the next director know each connection, where there is an election."""
     sync_id: int | None = None
     """Of the sync daemons, 1 to 255; None is the lowest VRID."""
+    http: HttpSpec = HttpSpec()
     warnings: tuple[str, ...] = field(default=())
     """Things that are allowed but that the operator should know, each one line."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from revip.config.keys.agents import AGENT, TOP, Agent, Sync, Top
 from revip.config.keys.elections import ELECTION, Electing, ElectionKind
+from revip.config.keys.endpoints import HTTP, Http
 from revip.config.keys.judging import HEALTH, PROBE, Probing, Timing
 from revip.config.keys.key import Key, Section
 from revip.config.keys.servers import (
@@ -27,6 +28,7 @@ __all__ = [
     "BACKENDS_VARIABLE",
     "ELECTION",
     "HEALTH",
+    "HTTP",
     "MEMBER",
     "PROBE",
     "SECTIONS",
@@ -35,6 +37,7 @@ __all__ = [
     "Agent",
     "Electing",
     "ElectionKind",
+    "Http",
     "Key",
     "Member",
     "Method",
@@ -46,4 +49,4 @@ __all__ = [
     "Top",
 ]
 
-SECTIONS = (TOP, SERVER, ELECTION, MEMBER, PROBE, HEALTH, AGENT)
+SECTIONS = (TOP, SERVER, ELECTION, MEMBER, PROBE, HEALTH, AGENT, HTTP)

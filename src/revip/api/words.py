@@ -6,7 +6,7 @@ Pure, and without the drawing library: `revip status --json` needs only this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 Snapshot = Mapping[str, Any]
@@ -39,6 +39,14 @@ def troubles(snapshot: Snapshot) -> list[Trouble]:
     for server in snapshot["virtual_servers"]:
         found += _server(server)
     return sorted(found, key=lambda trouble: not trouble.grave)
+
+
+def told(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the same as a part of the snapshot, for readers that have no words of their own."""
+    found = troubles(snapshot)
+    grave = any(trouble.grave for trouble in found)
+    state = "trouble" if grave else "well" if snapshot["in_sync"] and not found else "attention"
+    return {"state": state, "troubles": [asdict(trouble) for trouble in found]}
 
 
 def span(milliseconds: float | None) -> str:
@@ -93,6 +101,12 @@ def _agent(snapshot: Snapshot) -> Iterator[Trouble]:
     if snapshot.get("unrecorded"):
         mend = "make room there; a restart would not know which virtual servers are ours"
         yield Trouble(snapshot["unrecorded"], mend)
+    for surface, mend in (
+        ("history", "make room there; the events are in memory until the agent ends"),
+        ("http", "the table is kept all the same; it is tried again every few seconds"),
+    ):
+        if (snapshot.get(surface) or {}).get("error"):
+            yield Trouble(f"{surface}: {snapshot[surface]['error']}", mend)
     if snapshot.get("log_lines_dropped"):
         what = f"lines of the log lost, as nobody reads stderr: {snapshot['log_lines_dropped']}"
         yield Trouble(what, "look at what collects the log (journald, the container runtime)")

@@ -1,0 +1,31 @@
+"""What is counted for the metrics: histograms of durations, and what probes found."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the buckets, in seconds."""
+
+
+@dataclass(slots=True)
+class Histogram:
+    """How often a duration fell into each bucket of `DURATIONS`; the last has no bound."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(DURATIONS) + 1))
+    sum: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(DURATIONS, seconds)] += 1
+        self.sum += seconds
+
+
+@dataclass(slots=True)
+class ProbeCounts:
+    """What the probes of one backend found since the agent started."""
+
+    durations: Histogram = field(default_factory=Histogram)
+    findings: Counter[str] = field(default_factory=Counter)
