@@ -323,10 +323,10 @@ class Doors:
     """How new connections fared after a fault."""
 
     first: float | None
-    """Milliseconds until the first connection that opened was begun, after the last failure
-    before it; 0 when none failed; None when none ever opened."""
+    """Milliseconds from the first connection that failed to the next that opened; 0 when none
+    failed; None when none opened any more."""
     every: float
-    """Milliseconds until the last one that failed was begun; 0 when none did."""
+    """Milliseconds from the first that failed to the last that did; 0 when none did."""
     failed: int
     tried: int
 
@@ -341,6 +341,6 @@ def doors(seen: Iterable[Seen], at: int, until: int) -> Doors:
         first = 0.0
     else:
         after = [instant for instant in good if instant > failed[0]]
-        first = (after[0] - at) / MS if after else None
-    every = (failed[-1] - at) / MS if failed else 0.0
+        first = (after[0] - failed[0]) / MS if after else None
+    every = (failed[-1] - failed[0]) / MS if failed else 0.0
     return Doors(first, every, len(failed), len(tries))

@@ -72,7 +72,7 @@ def test_doors_tell_the_first_that_opened_from_the_last_that_did_not() -> None:
         (90, "open"), (110, "-"), (130, "-"), (150, "open"), (170, "-"), (190, "open")
     )  # fmt: skip
     doors = vigil.doors(seen, 100 * MS, 1000 * MS)
-    assert (doors.first, doors.every, doors.failed, doors.tried) == (50.0, 70.0, 3, 5)
+    assert (doors.first, doors.every, doors.failed, doors.tried) == (40.0, 60.0, 3, 5)
     assert vigil.doors(record((110, "-")), 100 * MS, 1000 * MS).first is None
     assert vigil.doors(record((110, "open")), 100 * MS, 1000 * MS).first == 0.0
 
