@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.guest import KERNEL_VARIABLE
+from lab.net import Topology
 from lab.places import LOGS
 from lab.processes import Lab
 
-from bench.cases import QUICK, Case, Effort, bulk, costs, disturbance, faults, rolling
+from bench.cases import QUICK, Case, Effort, bulk, costs, disturbance, failover, faults, rolling
 from bench.rows import Row
 from bench.world import World, say
 
@@ -28,6 +29,7 @@ CASES: dict[str, Case] = {
     "faults": faults.faults,
     "vandal": disturbance.vandal,
     "rolling": rolling.rolling,
+    "failover": failover.failover,
     "idle": costs.idle,
     "start": costs.start,
     "bulk": bulk.bulk,
@@ -78,7 +80,7 @@ def _measured(case: Case, effort: Effort, logs: Path, kernel: str) -> list[Row]:
     """Return the rows of `case`, in a network of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="revip-bench-") as folder,
-        Lab(logs=logs) as lab,
+        Lab(Topology(observer=True), logs=logs) as lab,
         World(lab, Path(folder), kernel) as world,
     ):
         return case(world, effort)

@@ -35,23 +35,36 @@ class Task:
     real_servers: Sequence[str]
 
 
-def configuration(task: Task, checks: Checks) -> str:
-    """Return a keepalived.conf with one virtual server, and the VRRP instance that has its VIP.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node's part in the VRRP group; by default it is alone, and master at once."""
 
-    Priority 255 makes it master at once.  `alpha` starts real servers as down, so that a filled
-    table proves that the checks work.
-    """
+    state: str = "MASTER"
+    priority: int = 255
+    advert: float = 1.0
+    """Seconds between adverts; VRRP version 3 when it is less than one."""
+    sync: bool = False
+    """Run the kernel's connection sync daemon, started and switched by keepalived."""
+    alpha: bool = True
+    """Start real servers as down, so that a filled table proves that the checks work."""
+
+
+def configuration(task: Task, checks: Checks, member: Member | None = None) -> str:
+    """Return a keepalived.conf with one virtual server, and the VRRP instance that has its VIP."""
+    member = member or Member()
     flag = ["    inhibit_on_failure"] if checks.inhibit_on_failure else []
     lines = [
         "global_defs {",
         "    router_id bench",
+        *(["    vrrp_version 3"] if member.advert < 1 else []),
+        *([f"    lvs_sync_daemon {task.interface} api"] if member.sync else []),
         "}",
         "vrrp_instance api {",
-        "    state MASTER",
+        f"    state {member.state}",
         f"    interface {task.interface}",
         "    virtual_router_id 51",
-        "    priority 255",
-        "    advert_int 1",
+        f"    priority {member.priority}",
+        f"    advert_int {member.advert:g}",
         "    virtual_ipaddress {",
         f"        {task.address}/32 dev {task.interface}",
         "    }",
@@ -63,7 +76,7 @@ def configuration(task: Task, checks: Checks) -> str:
         "    mh-fallback",
         "    lvs_method DR",
         "    protocol TCP",
-        "    alpha",
+        *(["    alpha"] if member.alpha else []),
         *flag,
         *(line for address in task.real_servers for line in _real_server(address, task, checks)),
         "}",

@@ -131,6 +131,12 @@ worst one); a single number was measured once. Less is better. Medians within 5 
   with its defaults (`revip`) or with `profile: fast`; only flap damping is off, since the
   benchmark does nothing but flap. keepalived removes a server that is not ready, revip gives it
   weight 0: both count as "no new connections".
+- Fail-over: two or more nodes are a VRRP group, with adverts each second (`revip`,
+  `keepalived 1 s`) or each 100 ms, VRRPv3 (the other two); keepalived directs on two nodes, has
+  its sync daemon, and the VIP on every node's loopback, prepared by hand. revip directs on three.
+  "Host gone" is a port of the bridge that passes nothing, with everything on the host killed. A
+  new connection counts as failed when it is not open within 0.4 s. The observer pings, asks by
+  ARP and connects from the guest's only processor.
 - "killed" includes the kernel's work of ending the process: only then are its sockets closed.
 - The observer reads the table a thousand times a second on the guest's only processor. What that
   takes, and how much later the agent's own log says the same thing with it than without it, is in
@@ -147,9 +153,9 @@ worst one); a single number was measured once. Less is better. Medians within 5 
 ## How to repeat it
 
 ```sh
-script/bench            # all of it, some 15 minutes; --quick takes 4
+script/bench            # all of it, some 45 minutes; --quick takes 8
 script/bench --write    # and write this file
-script/bench faults     # one case: faults, vandal, rolling, idle, start, bulk, observer, micro
+script/bench faults     # one case; script/bench --help names them
 script/bench --json     # every sample
 ```
 

@@ -96,15 +96,15 @@ class World:
         with contextlib.suppress(LabError):  # it is gone, as it should be
             self.cluster.run_in(DIRECTOR, "ip", "address", "del", f"{VIP}/32", "dev", LINK)
 
-    def prepare_real_servers(self) -> None:
-        """Do on n2 and n3 by hand what keepalived leaves to the administrator of real servers."""
-        for node in ("n2", "n3"):
+    def prepare_real_servers(self, *nodes: str) -> None:
+        """Do by hand, on n2 and n3 by default, what keepalived leaves to the administrator."""
+        for node in nodes or ("n2", "n3"):
             self.cluster.run_in(node, "sysctl", "-qw", *(f"{n}={v}" for n, v in _REAL_SERVER))
             self.cluster.run_in(node, "ip", "address", "replace", f"{VIP}/32", "dev", "lo")
 
-    def restore_real_servers(self) -> None:
+    def restore_real_servers(self, *nodes: str) -> None:
         """Undo `prepare_real_servers`."""
-        for node in ("n2", "n3"):
+        for node in nodes or ("n2", "n3"):
             self.cluster.run_in(node, "ip", "address", "del", f"{VIP}/32", "dev", "lo")
             self.cluster.run_in(node, "sysctl", "-qw", *(f"{n}=0" for n, _ in _REAL_SERVER))
 

@@ -101,6 +101,16 @@ class NeighborCapture:
         assert isinstance(address, bytes)
         return address
 
+    def fileno(self) -> int:
+        """Return the descriptor, for poll(2)."""
+        assert self._socket is not None, "use it in a with block"
+        return self._socket.fileno()
+
+    def receive(self) -> bytes:
+        """Return the next frame; waits for it."""
+        assert self._socket is not None, "use it in a with block"
+        return self._socket.recv(2048)
+
     def send(self, frame: bytes) -> None:
         """Put a frame on the wire."""
         assert self._socket is not None, "use it in a with block"
@@ -142,9 +152,9 @@ def who_answers(interface: str, address: IPAddress, window: float = 0.3) -> dict
     """
     with NeighborCapture(interface) as capture:
         if isinstance(address, IPv4Address):
-            question = arp_question(capture.mac, _own_ipv4(interface), address)
+            question = arp_question(capture.mac, own_ipv4(interface), address)
         else:
-            question = solicitation(capture.mac, _own_link_local(interface), address)
+            question = solicitation(capture.mac, own_link_local(interface), address)
         capture.send(question)
         own = _mac(capture.mac)
         answers: dict[str, int] = {}
@@ -212,7 +222,8 @@ def _checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _own_ipv4(interface: str) -> IPv4Address:
+def own_ipv4(interface: str) -> IPv4Address:
+    """Return the interface's first address, 0.0.0.0 without one."""
     request = struct.pack("16sH14s", interface.encode(), socket.AF_INET, bytes(14))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
@@ -222,7 +233,8 @@ def _own_ipv4(interface: str) -> IPv4Address:
     return IPv4Address(answer[20:24])
 
 
-def _own_link_local(interface: str) -> IPv6Address:
+def own_link_local(interface: str) -> IPv6Address:
+    """Return the interface's link-local address; raises OSError without one."""
     for line in Path("/proc/net/if_inet6").read_text().splitlines():
         digits, _, _, scope, _, name = line.split()
         if name == interface and scope == "20":

@@ -83,6 +83,8 @@ class Topology:
     """1 to 7 nodes, named n1, n2 and so on."""
     router: bool = False
     """Adds the router r1 and, behind it, the host far1."""
+    observer: bool = False
+    """Adds o1, a host that only looks: what it asks leaves the client's neighbor entry alone."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.node_count <= len(_HOSTS):
@@ -98,7 +100,8 @@ class Topology:
     def segment(self) -> tuple[Member, ...]:
         """Everybody on the bridge."""
         router = (member("r1", 1),) if self.router else ()
-        return (*self.nodes, member("c1", 50), *router)
+        observer = (member("o1", 60),) if self.observer else ()
+        return (*self.nodes, member("c1", 50), *observer, *router)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -162,6 +165,37 @@ class Network:
         with routes(PREFIX + SWITCH) as rtnl:
             rtnl.link("set", index=_index(rtnl, self[name].name), state=state)
 
+    def cut(self, name: str) -> None:
+        """Let the host vanish with its carrier on: nothing comes from it and nothing gets to it."""
+        with routes(PREFIX + SWITCH) as rtnl:
+            rtnl.link("set", index=_index(rtnl, self[name].name), master=0)
+
+    def mend(self, name: str) -> None:
+        """End `cut`."""
+        with routes(PREFIX + SWITCH) as rtnl:
+            bridge = _index(rtnl, "br0")
+            rtnl.link("set", index=_index(rtnl, self[name].name), master=bridge)
+
+    def unplug(self, name: str) -> None:
+        """Remove the host's interface altogether."""
+        with routes(PREFIX + SWITCH) as rtnl:
+            rtnl.link("del", index=_index(rtnl, self[name].name))
+
+    def replug(self, name: str) -> None:
+        """Give the host a new interface of the old name, with its addresses."""
+        with routes(PREFIX + SWITCH) as rtnl:
+            _attach(rtnl, self[name], _index(rtnl, "br0"))
+        _configure(self[name], LINK)
+
+    def mute(self, name: str, *, muted: bool) -> None:
+        """Lose all that the host sends, while it hears everything; or no longer."""
+        with routes(self[name].namespace) as rtnl:
+            link = _index(rtnl, LINK)
+            if muted:
+                rtnl.tc("replace", "netem", link, "1:", delay=0, loss=100)
+            else:
+                rtnl.tc("del", "netem", link, "1:")
+
     def netem(self, name: str, delay_ms: float = 0, loss_percent: float = 0) -> None:
         """Delay and lose frames on their way to that host; zeros end it."""
         with routes(PREFIX + SWITCH) as rtnl:
@@ -223,9 +257,7 @@ def _build(topology: Topology) -> None:
         bridge_index = _index(rtnl, "br0")
         rtnl.link("set", index=bridge_index, state="up")
         for known in topology.segment:
-            _plug(rtnl, known, known.name, LINK)
-            port = _index(rtnl, known.name)
-            rtnl.link("set", index=port, master=bridge_index, state="up")
+            _attach(rtnl, known, bridge_index)
     for known in topology.segment:
         _configure(known, LINK)
     if topology.router:
@@ -254,6 +286,12 @@ def _plug(rtnl: IPRoute, known: Member, outer: str, inner: str) -> None:
     """Make a cable from `outer`, here, to `inner` in the member's namespace."""
     peer = {"ifname": inner, "net_ns_fd": known.namespace, "address": known.mac}
     rtnl.link("add", ifname=outer, kind="veth", peer=peer)
+
+
+def _attach(rtnl: IPRoute, known: Member, bridge: int) -> None:
+    """Plug the member into the bridge."""
+    _plug(rtnl, known, known.name, LINK)
+    rtnl.link("set", index=_index(rtnl, known.name), master=bridge, state="up")
 
 
 def _configure(known: Member, link: str) -> None:

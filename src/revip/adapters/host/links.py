@@ -117,12 +117,21 @@ class Links:
     async def _write(self, fact: LinkAddress, flags: int, operation: str) -> int:
         """Write an address within its lease; return 0 or the errno of the kernel's refusal."""
         arguments = _address(fact, operation, self._leases.seconds(fact, operation))
-        code = await self._netlink.request("address", rt.RTM_NEWADDR, flags, *arguments)
-        if code == 0 and self._leases.over(fact):  # this process was frozen meanwhile
+        try:
+            code = await self._netlink.request("address", rt.RTM_NEWADDR, flags, *arguments)
+        except KernelError:  # no answer: it may be there all the same
+            await self._unwrite_if_late(fact, operation)
+            raise
+        if code == 0:
+            await self._unwrite_if_late(fact, operation)
+        return code
+
+    async def _unwrite_if_late(self, fact: LinkAddress, operation: str) -> None:
+        """Take away what was written after its lease: this process was frozen meanwhile."""
+        if self._leases.over(fact):
             await self.withdraw(fact)
             sentence = "the lease ended while it was written: taken away again"
             raise refusal(errno.ETIME, operation, sentence)
-        return code
 
     async def withdraw(self, fact: LinkFact) -> None:
         """Make `fact` untrue; that it is already is success.  Raises `KernelError`."""
