@@ -10,10 +10,13 @@ from lab import clients
 from lab.capture import who_answers
 from lab.cluster import Cluster, Config, milliseconds, now
 from lab.net import LINK, routes
+from lab.pinger import answers, longest_silence, ping
 from lab.scenario import Run, scenario
 from lab.scenarios.announcing import finished, gap, opened, wait
 
 STREAMS = 12
+PINGS = 250
+"""A second; more, and asking is all that the one processor of user-mode Linux does."""
 PRIORITIES = {"n1": 150, "n2": 120, "n3": 100}
 LIFETIME = 3.0
 
@@ -84,6 +87,47 @@ def _move(run: Run, interval: str, number: int) -> None:
         run.figure(f"streams_lost_of_{STREAMS}", len(lost))
         run.check(seen.failures == 0, f"no request failed: {seen.by_error}")
         run.check(len(lost) <= 1, f"streams lost: {lost}")
+
+
+@scenario("handover-by-hand", "`revip handover` and back under load: nothing is lost")
+def handover_by_hand(run: Run) -> None:
+    """Give the address away, see that it is not taken back, and take it back by hand."""
+    with Cluster(run, adjust=elected("1s")) as cluster:
+        held = cluster.streams(STREAMS)
+        wait(lambda: opened(held.path) == STREAMS, "the streams are open")
+        load = cluster.load(kept_rate=50, new_rate=20)
+        path = run.directory / "ping.txt"
+        pinger = cluster.lab.spawn("c1", ping, str(cluster.vip), path, PINGS)
+        time.sleep(3.0)
+        moves = []
+        for taker, to in (("n2", None), ("n1", "n1")):
+            moves.append(_by_hand(run, cluster, taker, to))
+        pinger.kill(signal.SIGTERM)
+        pinger.wait(10)
+        seen, streams = load.finish(), finished(held.process, held.path)
+        echoes = answers(path)
+        quiet = longest_silence(echoes, moves[0] - 2_500_000_000, moves[0])
+        run.figure("longest_ping_gap_before_ms", quiet)
+        for at in moves:
+            run.figure("longest_ping_gap_ms", longest_silence(echoes, at, at + 5_000_000_000))
+        lost = [stream.backend for stream in streams if stream.fate != "alive"]
+        run.figure("failed_requests", seen.failures)
+        run.figure(f"streams_lost_of_{STREAMS}", len(lost))
+        run.check(seen.failures == 0, f"no request failed: {seen.by_error}")
+        run.check(not lost, f"no stream was lost: {lost}")
+
+
+def _by_hand(run: Run, cluster: Cluster, taker: str, to: str | None) -> int:
+    """Ask n1 for a hand-over, see `taker` direct and go on; return when it was asked."""
+    at = now()
+    said = cluster.ask("n1", "handover", seconds=20.0, to=to)
+    run.figure("answered_after_ms", milliseconds(at, now()))
+    run.check(f"{taker} " in said, f"n1 says who directs: {said}")
+    wait(lambda: answering(cluster) == {taker}, f"only {taker} answers")
+    run.figure("until_one_answers_ms", milliseconds(at, now()))
+    time.sleep(6.0)
+    run.check(answering(cluster) == {taker}, f"{taker} still directs after 6 s")
+    return at
 
 
 @scenario("agent-frozen", "SIGSTOP of the elected director's agent, and SIGCONT")

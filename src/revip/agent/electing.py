@@ -40,6 +40,8 @@ from revip.model.vrrp import (
     Stopped,
     VirtualRouter,
 )
+from revip.planner import handover
+from revip.planner.handover import GRACE, HandOver
 from revip.planner.health import TimerFired
 from revip.planner.telling import Seldom
 from revip.planner.vrrp import Event, begin, holds_until, next_wakeup, step
@@ -52,8 +54,6 @@ RETRY = Span(500)
 """After the socket could not be opened, or was lost with its interface."""
 LINGER = Span(300)
 """The address stays so long after a successor was heard, who first makes its own table ready."""
-GRACE = Span(500)
-"""Beyond one interval, within which every peer answers a farewell (RFC 9568: its skew)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ class Election:
         self._renewed_at = Instant(0)
         self._reason = ""
         self._resigned: str | None = None
+        self._wish: HandOver | None = None
+        """What an operator has asked for, while it lasts."""
         self._left = asyncio.Event()
         self._succeeded = False
         """While handing over: whether a successor was heard."""
@@ -117,9 +119,13 @@ class Election:
                 self._close()
             await asyncio.sleep(RETRY / 1000)
 
+    def hand_over(self, wish: HandOver) -> None:
+        """Begin what an operator asks for; `status` tells what becomes of it."""
+        self._wish = wish
+
     async def resign(self, reason: str) -> None:
         """Say farewell, and return when a successor has taken over or nobody wants to."""
-        self._resigned = reason
+        self._resigned, self._wish = reason, None
         if self._speaker is not None:
             self._feed(PriorityChanged(STOPPING, reason))
         if self.leading:
@@ -151,6 +157,13 @@ class Election:
             "reason": self.failure or phase.reason,
             "lifetime_left_ms": max(0, left) if self.leading else None,
             "oddities": dict(self.odd),
+            "handover": None
+            if self._wish is None
+            else {
+                "stage": self._wish.stage.value,
+                "other": None if self._wish.other is None else str(self._wish.other),
+                "left_ms": max(0, self._wish.until - now),
+            },
         }
 
     # -------------------------------------------------------------------------------------------
@@ -195,13 +208,21 @@ class Election:
                 self._feed(received)
             else:
                 self._reject(received)
+        if self.leading and not isinstance(self._state.phase, Active):
+            self._hand_over()  # before anything lets the successor be forgotten
+        self._reconsider(speaker)
+        if self._outside.clock.now() >= next_wakeup(router, self._state):
+            self._feed(TimerFired())
+
+    def _reconsider(self, speaker: Speaker) -> None:
+        """Take in what the operator wants, and what this node is worth now."""
+        if self._wish is not None:
+            self._wish = handover.advanced(
+                self._wish, self._state, self.spec.advert_interval, self._outside.clock.now()
+            )
         priority, reason = self._deserved(speaker)
         if priority != self._state.priority:
             self._feed(PriorityChanged(priority, reason))
-        if self._outside.clock.now() >= next_wakeup(router, self._state):
-            self._feed(TimerFired())
-        if self.leading and not isinstance(self._state.phase, Active):
-            self._hand_over()
 
     def _reject(self, refused: Rejected) -> None:
         """Count an advert that is none for us, and tell of it unless that is quite in order."""
@@ -217,12 +238,13 @@ class Election:
             return STOPPING, self._resigned
         if trouble := speaker.trouble():
             return STOPPING, trouble
-        return self._outside.fitness()
+        return handover.worth(self._wish, self._outside.fitness())
 
     def _feed(self, event: Event) -> None:
-        router, now = self._router, self._outside.clock.now()
-        if router is None:
+        now = self._outside.clock.now()
+        if self._router is None:
             return
+        router = handover.amended(self._wish, self._router)
         was_held = holds_until(router, self._state)
         self._state, actions = step(router, self._state, event, now)
         until = holds_until(router, self._state)
@@ -279,7 +301,7 @@ class Election:
     def _lose(self, held: bool) -> None:
         """Make before break: while the lease holds, the address waits for the successor."""
         now = self._outside.clock.now()
-        carries = self._speaker is not None and self._carries(self._speaker)
+        carries = self._carries(self._speaker)
         wait = Span(self.spec.advert_interval + GRACE)
         self._keeps_until = later(now, wait) if held and carries else Instant(now - 1)
         self._succeeded = False
@@ -293,11 +315,13 @@ class Election:
             self._keeps_until = min(self._keeps_until, later(now, LINGER))
         if now > self._keeps_until:
             self._yield()
+        elif handover.keeps(self._wish) and not self._succeeded and self._carries(self._speaker):
+            self._renew(later(now, Span(self.spec.advert_interval + GRACE)), now)
 
     @staticmethod
-    def _carries(speaker: Speaker) -> bool:
+    def _carries(speaker: Speaker | None) -> bool:
         try:
-            return speaker.trouble() is None
+            return speaker is not None and speaker.trouble() is None
         except KernelError:
             return False
 
