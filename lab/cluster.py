@@ -24,7 +24,7 @@ from lab.processes import Lab, Process
 from lab.standin import StandInControl
 from revip.errors import RevipError
 
-START_SECONDS = 15.0
+START_SECONDS = 30.0
 """Until a freshly started cluster must be complete; CI machines are slow."""
 
 Config = dict[str, Any]

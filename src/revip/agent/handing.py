@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from revip.agent.agent import Agent
-from revip.agent.electing import Election
+from revip.agent.kept import KeptElection
 from revip.errors import RevipError
 from revip.model.instants import MINUTE, SECOND, Span
 from revip.model.notes import Kind
@@ -55,7 +55,7 @@ async def hand_over(agent: Agent, request: Mapping[str, Any]) -> str:
     return await _outcome(agent, service, election, take(now, Span(hold)))
 
 
-async def _outcome(agent: Agent, service: Service, election: Election, wish: HandOver) -> str:
+async def _outcome(agent: Agent, service: Service, election: KeptElection, wish: HandOver) -> str:
     election.hand_over(wish)
     interval, clock = election.spec.advert_interval, agent.ports.clock
     deadline = wish.asked_at + min(ANSWER, patience(wish, interval) + SECOND)
@@ -85,7 +85,7 @@ def _told(agent: Agent, service: Service, standing: dict[str, Any], stage: Stage
     raise CannotHandOverError(text)
 
 
-def _find(agent: Agent, wanted: object) -> tuple[Service, Election]:
+def _find(agent: Agent, wanted: object) -> tuple[Service, KeptElection]:
     """Find the election by the VIP or the name of its virtual server; the only one by default."""
     services = tuple(agent.node.services.values())
     known = [

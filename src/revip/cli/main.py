@@ -47,9 +47,12 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     """Import only what the command needs: `revip status` must not pay for the daemon."""
     match arguments.command:
         case "run":
-            from revip.cli.run import run
+            from revip.keeper import forked
 
-            return run(_config(arguments), json_lines=arguments.log_format == "json")
+            with forked() as keeper:  # before anything large is loaded
+                from revip.cli.run import run
+
+                return run(_config(arguments), keeper, json_lines=arguments.log_format == "json")
         case "check":
             from revip.cli.check import check, explain
 
