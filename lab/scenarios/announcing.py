@@ -192,10 +192,10 @@ def finished(process: Process, path: Path) -> list[clients.Stream]:
     return clients.read_streams(path)
 
 
-def wait(condition: Callable[[], bool], what: str) -> None:
+def wait(condition: Callable[[], bool], what: str, seconds: float = SLOW) -> None:
     """Poll until `condition` holds; raises TimeoutError that names it."""
-    deadline = time.monotonic() + SLOW
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {SLOW:g} s: {what}")
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
         time.sleep(0.01)

@@ -97,16 +97,12 @@ class Host(Protocol):
     def lease(self, place: LinkAddress, lease: Lease) -> None:
         """From now on write `place` with a lifetime, and not after the lease's end.
 
-        `apply` and `renew` raise `KernelError` then; what was written too late is taken away.
+        `apply` raises `KernelError` then; what was written too late is taken away.
         """
         ...
 
     def unlease(self, place: LinkAddress) -> None:
         """From now on write `place` for ever, as every other address."""
-        ...
-
-    async def renew(self, place: LinkAddress) -> None:
-        """Give `place` its whole lifetime again.  Raises `KernelError`."""
         ...
 
     async def link_local(self, link: LinkName) -> IPAddress:
@@ -169,8 +165,8 @@ class Speaker(Protocol):
         """Return all that has come in so far.  Raises `KernelError`."""
         ...
 
-    async def readable(self) -> None:
-        """Wait until there is something to receive."""
+    def fileno(self) -> int:
+        """Return what polls as readable when there is something to receive."""
         ...
 
     def close(self) -> None:
@@ -230,6 +226,45 @@ class SentryFactory(Protocol):
 
     def __call__(self, place: LinkAddress, vrid: int | None) -> Sentry:
         """Return one that is not yet open; who speaks VRRP of group `vrid` is a fellow to it."""
+        ...
+
+
+class LeasedAddresses(Protocol):
+    """Addresses with a lifetime, as the keeper has them: renewed and removed, never added."""
+
+    def renew(self, place: LinkAddress, lease: Lease) -> None:
+        """Give `place` its whole lifetime again, if it is there; not after the lease's end.
+
+        Raises `KernelError`; what was written too late is taken away.
+        """
+        ...
+
+    def remove(self, place: LinkAddress) -> None:
+        """Take `place` away; that it is not there is success.  Raises `KernelError`."""
+        ...
+
+
+class KeeperLink(Protocol):
+    """The agent's end of its keeper, a process of its own."""
+
+    def start(self) -> None:
+        """Start a keeper.  Raises `KernelError`."""
+        ...
+
+    def send(self, packet: bytes) -> bool:
+        """Give it a packet; False when it has no room for it, or has ended."""
+        ...
+
+    def receive(self) -> list[bytes]:
+        """Return all that it has said so far; an empty packet, always the last, is its end."""
+        ...
+
+    async def readable(self) -> None:
+        """Wait until there is something to receive."""
+        ...
+
+    def close(self, *, kill: bool = False) -> None:
+        """Let go of it: it gives the addresses away and ends; `kill` ends it at once."""
         ...
 
 

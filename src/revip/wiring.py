@@ -28,7 +28,6 @@ from revip.adapters.preflight.standing import (
 from revip.adapters.probes import probe_factory
 from revip.adapters.sentry import LinkSentry
 from revip.adapters.timed_table import TimedTable
-from revip.adapters.vrrp_socket import VrrpSocket
 from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
@@ -42,14 +41,14 @@ from revip.model.discovery import BackendsNews
 from revip.model.health import Backend, ProbeResult
 from revip.model.notes import Kind, Level
 from revip.model.spec import Spec, VirtualServerSpec
-from revip.ports import BackendSource
+from revip.ports import BackendSource, KeeperLink
 
 CONFIG_POLL_SECONDS = 1.0
 CONFIG_SETTLED_SECONDS = 0.1
 """A file that stays the same for so long counts as written."""
 
 
-def ports(spec: Spec) -> Ports:
+def ports(spec: Spec, keeper: KeeperLink | None = None) -> Ports:
     """Fill every port with the adapter that `spec` asks for."""
     clock = BootClock()
     ipvs = GenetlinkIpvs()
@@ -67,7 +66,7 @@ def ports(spec: Spec) -> Ports:
         source=source,
         ownership=StateFile(spec.state_file),
         culprits=culprits,
-        speaker=VrrpSocket,
+        keeper=keeper,
         announcer=PacketAnnouncer() if spec.manage_host else None,
         sentry=LinkSentry if spec.manage_host else None,
     )
@@ -260,6 +259,8 @@ def _whole(
     return {**snapshot, **words.told(snapshot)}
 
 
-def wired(spec: Spec, journal: Journal) -> Agent:
+def wired(spec: Spec, journal: Journal, keeper: KeeperLink) -> Agent:
     """Return an agent for `spec`, with real adapters."""
-    return Agent(spec, ports(spec), journal)
+    if not any(server.vrrp for server in spec.virtual_servers):
+        keeper.close()  # another is started when a new configuration needs one
+    return Agent(spec, ports(spec, keeper), journal)

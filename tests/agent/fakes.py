@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
+from revip.agent.keeper import Keeper
 from revip.agent.outside import Ports
 from revip.api.status import status
 from revip.errors import KernelError, TransientError
@@ -184,10 +185,6 @@ class FakeHost:
     def unlease(self, place: LinkAddress) -> None:
         self.leases.pop(place, None)
 
-    async def renew(self, place: LinkAddress) -> None:
-        await asyncio.sleep(0)
-        self.renewed += 1
-
     async def link_local(self, link: LinkName) -> IPAddress:
         return ip_address("fe80::1")
 
@@ -318,7 +315,10 @@ class FakeSpeaker:
         self._come.clear()
         return inbox
 
-    async def readable(self) -> None:
+    def fileno(self) -> int:
+        raise AssertionError("nobody polls a fake")
+
+    async def come(self) -> None:
         await self._come.wait()
 
     def close(self) -> None:
@@ -369,6 +369,95 @@ class FakeSentry:
         pass
 
 
+class FakeKeeper:
+    """A keeper that runs in the agent's loop: every packet goes both ways as bytes.
+
+    It is a `LeasedAddresses`, too: what it renews is counted by the host.
+    """
+
+    def __init__(self, clock: FakeClock, speaker: FakeSpeaker, host: FakeHost) -> None:
+        self._clock = clock
+        self._speaker = speaker
+        self._host = host
+        self._running: asyncio.Task[None] | None = None
+        self._inbox: list[bytes] = []
+        self._outbox: list[bytes] = []
+        self._heard = asyncio.Event()
+        self._said = asyncio.Event()
+        self.starts = 0
+        self.start_takes = 0.0
+        """Seconds from the start to the first deed."""
+        self.deaf = False
+        """Whether the agent's words do not reach it: the agent is frozen."""
+        self.frozen = False
+        """Whether it does nothing."""
+
+    def start(self) -> None:
+        self.starts += 1
+        self._inbox, self._outbox, self.frozen = [], [], False
+        keeper = Keeper(self._clock, self._speaker, self, self.say)
+        self._running = asyncio.ensure_future(self._run(keeper))
+
+    def die(self) -> None:
+        """End it as kill -9 does."""
+        if self._running is not None:
+            self._running.cancel()
+        self._outbox.append(b"")
+        self._said.set()
+
+    def send(self, packet: bytes) -> bool:
+        if not self.deaf:
+            self._inbox.append(packet)
+            self._heard.set()
+        return True
+
+    def receive(self) -> list[bytes]:
+        said, self._outbox = self._outbox, []
+        self._said.clear()
+        return said
+
+    async def readable(self) -> None:
+        await self._said.wait()
+
+    def close(self, *, kill: bool = False) -> None:
+        self._inbox.append(b"")
+        self._heard.set()
+        if kill and self._running is not None:
+            self._running.cancel()
+
+    def renew(self, place: LinkAddress, lease: Lease) -> None:
+        if place in self._host.holds:
+            self._host.renewed += 1
+            self._host.leases[place] = lease
+
+    def remove(self, place: LinkAddress) -> None:
+        if place in self._host.holds:
+            self._host.take(place)
+
+    def say(self, packet: bytes) -> bool:
+        self._outbox.append(packet)
+        self._said.set()
+        return True
+
+    async def _run(self, keeper: Keeper) -> None:
+        await asyncio.sleep(self.start_takes)
+        while not keeper.done:
+            if not self.frozen:
+                self._heard.clear()
+                inbox, self._inbox = self._inbox, []
+                for packet in inbox:
+                    keeper.hear(packet)
+                due = keeper.turn(self._clock.now())
+                waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._heard.wait())]
+                waits += [asyncio.ensure_future(self._speaker.come()) for _ in keeper.speakers]
+                left = max(0, due - self._clock.now()) / 1000
+                await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+            else:
+                await asyncio.sleep(0.05)
+
+
 class FakeOwnership:
     """A record in memory; `full` is a disk without room."""
 
@@ -402,6 +491,7 @@ class Stage:
         self.speaker = FakeSpeaker()
         self.sentry: FakeSentry | None = None
         """None asks nobody, as on a host that is not managed."""
+        self.keeper = FakeKeeper(self.clock, self.speaker, self.host)
         self.sources: dict[str, FakeSource] = {}
         self.ownership = FakeOwnership(recorded)
         self.journal = Journal(spec.node, json_lines=False)
@@ -421,7 +511,7 @@ class Stage:
             self._source,
             self.ownership,
             lambda: self.culprits(),
-            self.speaker,
+            self.keeper,
             sentry=self.sentry,
         )
         self.agent = Agent(self.spec, ports, self.journal)

@@ -133,6 +133,7 @@ def test_without_an_agent_every_command_says_so_and_what_to_do(
         ["plan"],
         ["drain", "n2"],
         ["enable", "n2"],
+        ["handover"],
         ["pause"],
         ["resume"],
         ["reload"],
@@ -199,6 +200,23 @@ def test_the_last_healthy_backend_is_not_drained_by_mistake(revip: Revip, agent:
     assert said.code == 1
     assert "--force drains it all the same" in said.err
     assert revip("drain", "n3", "--force", "--socket", agent).code == 0
+
+
+def test_where_nothing_is_elected_a_hand_over_says_what_to_do(revip: Revip, agent: Path) -> None:
+    said = revip("handover", "--for", "10s", "--socket", agent)
+    assert said.code == 1
+    mend = "to move it, change `owner` on every node and reload"
+    assert said.err == f"revip: api: nothing is elected (election.kind: static); {mend}\n"
+    known = "10.0.1.10 (api)"
+    said = revip("handover", "10.0.1.99", "--socket", agent)
+    assert said.err == f"revip: 10.0.1.99: is not a virtual IP here; there are: {known}\n"
+
+
+def test_a_time_to_hold_without_a_unit_is_wrong_usage(revip: Revip, agent: Path) -> None:
+    for text in ("5", "m", "0s", "25h", "-1s"):
+        said = revip("handover", f"--for={text}", "--socket", agent)
+        assert said.code == 2
+        assert f"{text}: want a time from 1s to 24h, such as 5m" in said.err
 
 
 def test_pause_and_resume_are_confirmed_and_shown(revip: Revip, agent: Path) -> None:

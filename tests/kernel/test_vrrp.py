@@ -88,9 +88,12 @@ class Speaker:
             if clock.now() >= next_wakeup(self.router, self.state):
                 self.feed(TimerFired())
             wait = max(0, next_wakeup(self.router, self.state) - clock.now()) / 1000
+            loop, come = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(self._socket, come.set)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self._socket.readable()
+                    await come.wait()
+            loop.remove_reader(self._socket)
 
     def take_in(self) -> None:
         for received in self._socket.receive():

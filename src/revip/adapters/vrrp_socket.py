@@ -7,7 +7,6 @@ when that is deleted and made again, close this socket and open another.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import fcntl
@@ -162,16 +161,9 @@ class VrrpSocket:
             raise self._refused(error, f"hear VRRP on {self._link}", _ON_SENDING) from error
         return received
 
-    async def readable(self) -> None:
-        """Wait until there is something to receive."""
-        loop = asyncio.get_running_loop()
-        come = asyncio.Event()
-        opened = self._opened()
-        loop.add_reader(opened, come.set)
-        try:
-            await come.wait()
-        finally:
-            loop.remove_reader(opened)
+    def fileno(self) -> int:
+        """Return what polls as readable when there is something to receive."""
+        return self._opened().fileno()
 
     def close(self) -> None:
         """Give the socket back, and with it the membership of the group."""

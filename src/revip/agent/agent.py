@@ -35,7 +35,6 @@ from revip.planner.health import ConnectionLost, ProbeFinished
 from revip.planner.node import Node
 from revip.planner.service import Ask, Entry
 from revip.planner.telling import Seldom
-from revip.ports import Host
 
 FIRST_VERDICTS_SECONDS = 3.0
 """The address waits this long for a table with somebody in it, then comes all the same."""
@@ -79,7 +78,6 @@ class Agent:
         self._discovery = Discovery(ports.source, self._discovered, self._refused, self._start)
         self.conflicts = Conflicts(ports, self._start, self.look_at_host, self._again, self._write)
         self.elections = Elections(self._station())
-        self._held: frozenset[LinkAddress] = frozenset()
         self._stop = asyncio.Event()
         self._tabled = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -304,7 +302,6 @@ class Agent:
         await self.hosting.run()
 
     def _hold(self, held: frozenset[LinkAddress]) -> None:
-        self._held = held
         self.conflicts.hold(held)
         if self.announcing is not None:
             self.announcing.hold(held)
@@ -317,20 +314,19 @@ class Agent:
         return await self._roles.role(self.spec, leads, self.node.tabled)
 
     def _station(self) -> Station | None:
-        host, speaker = self.ports.host, self.ports.speaker
-        if host is None or speaker is None:
+        host, keeper = self.ports.host, self.ports.keeper
+        if host is None or keeper is None:
             return None
 
         return Station(
             self.ports.clock,
             host,
-            speaker,
+            keeper,
             lambda server: self._roles.source(self.spec, server),
             lambda name: self.node.services.get(name),
             lambda: self.node.paused,
             self.conflicts.objection,
             self._lead,
-            lambda place: self._renew_soon(host, place),
             self._again,
             self._start,
             self._write,
@@ -343,18 +339,6 @@ class Agent:
     def _lead(self, name: str, leading: bool, reason: str) -> None:
         self.perform(self.node.elect(name, leading, reason, self._now()))
         self._group.create_task(self._take_place() if leading else self._part())
-
-    def _renew_soon(self, host: Host, place: LinkAddress) -> None:
-        """Renew what is there; what is not is the reconciler's, in its order."""
-        if place in self._held:
-            self._group.create_task(self._renew(host, place))
-
-    async def _renew(self, host: Host, place: LinkAddress) -> None:
-        try:
-            await host.renew(place)
-        except Exception as error:  # noqa: BLE001 (the next renewal is soon)
-            self._fault(f"{error}")
-            self.look_at_host()
 
     async def _take_place(self) -> None:
         if self.hosting is not None:

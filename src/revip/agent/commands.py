@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from revip.agent.agent import Agent
+from revip.agent.handing import hand_over
 from revip.agent.history import HISTORY
 from revip.errors import RevipError
 from revip.model.health import BackendName
@@ -43,6 +44,7 @@ class Commands:
             "enable": lambda request: self._drain(request, drained=False),
             "pause": lambda _: self._pause(paused=True),
             "resume": lambda _: self._pause(paused=False),
+            "handover": lambda request: hand_over(self._agent, request),
             "plan": self._plan,
             "reload": self._reload_now,
         }

@@ -4,15 +4,15 @@ The order of calls is what the machine asks of its caller: all that has come in 
 timer, the clock is read before each send, and an advert that is late is not sent.  The kernel
 holds the address on a lease dated by the same adverts, so that whoever freezes or kills this
 process takes the address from the node, too.
+
+It runs in the keeper's process, without an event loop: `turn` does what is due.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -21,7 +21,7 @@ from revip.model.host import Lease, LinkAddress
 from revip.model.instants import Instant, Span, later
 from revip.model.ipvs import IPAddress
 from revip.model.notes import Kind, Level, Note
-from revip.model.spec import VirtualServerSpec, VrrpSpec
+from revip.model.spec import VrrpSpec
 from revip.model.vrrp import (
     STOPPING,
     Action,
@@ -40,20 +40,21 @@ from revip.model.vrrp import (
     Stopped,
     VirtualRouter,
 )
+from revip.planner import handover
+from revip.planner.handover import GRACE, HandOver
 from revip.planner.health import TimerFired
 from revip.planner.telling import Seldom
-from revip.planner.vrrp import Event, begin, holds_until, next_wakeup, step
+from revip.planner.vrrp import Event, begin, holds_until, next_wakeup, resume, step
 from revip.ports import Clock, Speaker, SpeakerFactory
 from revip.wire.vrrp import Rejected
 
 LOOK = Span(100)
 """At most between looks at the carrier, and at how fit this node is."""
+NEVER_HELD = Instant(0)
 RETRY = Span(500)
 """After the socket could not be opened, or was lost with its interface."""
 LINGER = Span(300)
 """The address stays so long after a successor was heard, who first makes its own table ready."""
-GRACE = Span(500)
-"""Beyond one interval, within which every peer answers a farewell (RFC 9568: its skew)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,12 @@ class Outside:
 
     clock: Clock
     speaker: SpeakerFactory
-    source: Callable[[], Awaitable[IPAddress]]
-    """This node's own address, that adverts come from."""
+    source: Callable[[], IPAddress]
+    """This node's own address, that adverts come from; `KernelError` while there is none."""
     fitness: Callable[[], tuple[int, str]]
     """The priority that this node deserves now, 0 for none, and why."""
-    lease: Callable[[LinkAddress, Lease], None]
-    renew: Callable[[LinkAddress], None]
-    """Have the kernel's lifetime renewed soon, if the address is there."""
+    renew: Callable[[LinkAddress, Lease], None]
+    """Have the kernel's lifetime renewed, if the address is there."""
     lead: Callable[[bool, str], None]
     """Told when this node begins and ceases to direct."""
     again: Callable[[LinkAddress], None]
@@ -77,80 +77,103 @@ class Outside:
 
 
 class Election:
-    """Whether this node directs one virtual server; `run` never returns."""
+    """Whether this node directs one virtual server."""
 
-    def __init__(self, server: VirtualServerSpec, spec: VrrpSpec, outside: Outside) -> None:
-        self.server = server
+    def __init__(
+        self,
+        name: str,
+        place: LinkAddress,
+        spec: VrrpSpec,
+        outside: Outside,
+        held_until: Instant = NEVER_HELD,
+    ) -> None:
+        """Take `held_until`, before which nobody may have followed this node as Active."""
+        self.name = name
         self.spec = spec
-        self.place = LinkAddress(server.interface, server.address)
+        self.place = place
         self.leading = False
         """Whether this node directs; it goes on a little after it has yielded to a successor."""
+        self.keeps_until = Instant(0)
+        """The address may be on this node until then, while `leading`."""
         self.odd: Counter[str] = Counter()
         """Oddities and refused packets, by kind."""
         self.failure: str | None = None
         """Why this node takes no part, None while it does."""
         self._outside = outside
+        self._held_until = held_until
         self._router: VirtualRouter | None = None
         self._speaker: Speaker | None = None
         self._state = begin(STOPPING)
-        self._keeps_until = Instant(0)
+        self._retry_at = Instant(0)
         self._renewed_at = Instant(0)
         self._reason = ""
         self._resigned: str | None = None
-        self._left = asyncio.Event()
+        self._wish: HandOver | None = None
+        """What an operator has asked for, while it lasts."""
         self._succeeded = False
         """While handing over: whether a successor was heard."""
         self._seldom = Seldom()
 
-    def keeps(self) -> bool:
-        """Return whether the address may be on this node at this moment."""
-        return self.leading and self._outside.clock.now() <= self._keeps_until
+    @property
+    def speaker(self) -> Speaker | None:
+        """What is to be listened to at present."""
+        return self._speaker
 
-    async def run(self) -> None:
-        """Take part for ever; whatever goes wrong with the link is tried again."""
-        while True:
-            try:
-                await self._take_part()
-            except KernelError as error:
-                self._fail(str(error))
-            finally:
-                self._close()
-            await asyncio.sleep(RETRY / 1000)
+    def turn(self) -> Instant:
+        """Do what is due; return when it is to be called again, unless something comes in first.
 
-    async def resign(self, reason: str) -> None:
-        """Say farewell, and return when a successor has taken over or nobody wants to."""
-        self._resigned = reason
+        Whatever goes wrong with the link is tried again.
+        """
+        now = self._outside.clock.now()
+        if self._speaker is None and now < self._retry_at:
+            return self._retry_at
+        try:
+            self._take_part()
+        except KernelError as error:
+            self._fail(str(error))
+            self._close()
+            self._retry_at = later(now, RETRY)
+            return self._retry_at
+        return self._due()
+
+    def hand_over(self, wish: HandOver) -> None:
+        """Begin what an operator asks for; `status` tells what becomes of it."""
+        self._wish = wish
+
+    def resign(self, reason: str) -> None:
+        """Say farewell for good; `leading` ends when a successor was heard, or nobody wants to."""
+        self._resigned, self._wish = reason, None
         if self._speaker is not None:
             self._feed(PriorityChanged(STOPPING, reason))
-        if self.leading:
-            self._left.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout((self.spec.advert_interval + 2 * GRACE) / 1000):
-                    await self._left.wait()
-        self._yield()
 
     def withdraw(self, reason: str) -> None:
         """End the part that this node takes: the group is not configured any more."""
         if self._speaker is not None:
             self._feed(Stopped(reason))
-        self._keeps_until = Instant(0)
+        self.keeps_until = Instant(0)
         self._yield()
         self._close()
 
     def status(self) -> dict[str, Any]:
-        """Return what an operator wants to know."""
-        now, phase = self._outside.clock.now(), self._state.phase
-        left = later(self._renewed_at, self.spec.address_lifetime) - now
+        """Return what an operator wants to know; instants are milliseconds of CLOCK_BOOTTIME."""
+        phase = self._state.phase
         return {
             "kind": "vrrp",
             "vrid": self.spec.vrid,
             "state": type(phase).__name__.lower(),
             "priority": self._state.priority,
-            "since_ms_ago": now - phase.since if isinstance(phase, Active | Backup) else None,
+            "since": phase.since if isinstance(phase, Active | Backup) else None,
             "holder": self._holder(),
             "reason": self.failure or phase.reason,
-            "lifetime_left_ms": max(0, left) if self.leading else None,
+            "lifetime_ends": later(self._renewed_at, self.spec.address_lifetime),
             "oddities": dict(self.odd),
+            "handover": None
+            if self._wish is None
+            else {
+                "stage": self._wish.stage.value,
+                "other": None if self._wish.other is None else str(self._wish.other),
+                "until": self._wish.until,
+            },
         }
 
     # -------------------------------------------------------------------------------------------
@@ -161,33 +184,41 @@ class Election:
             return str(router.source)
         return str(phase.active) if isinstance(phase, Backup) and phase.active else None
 
-    async def _take_part(self) -> None:
+    def _take_part(self) -> None:
+        if self._speaker is None or self._router is None:
+            self._join()
+        if self._speaker is not None and self._router is not None:
+            self._turn(self._speaker, self._router)
+
+    def _join(self) -> None:
         self._router = VirtualRouter(
             self.spec.vrid,
-            (self.server.address,),
-            await self._outside.source(),
+            (self.place.address,),
+            self._outside.source(),
             self.spec.advert_interval,
             self.spec.preempt,
             self.spec.preempt_delay,
         )
-        speaker = self._outside.speaker(self.server.interface, self._router, self.spec.peers)
+        speaker = self._outside.speaker(self.place.link, self._router, self.spec.peers)
         speaker.open()
         self._speaker = speaker
-        self._state = begin(self._deserved(speaker)[0])
         self.failure = None
-        self._feed(Started())
-        while True:
-            self._turn(speaker, self._router)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause(self._router)):
-                    await speaker.readable()
+        priority, now = self._deserved(speaker)[0], self._outside.clock.now()
+        held_until, self._held_until = self._held_until, Instant(0)
+        if priority != STOPPING and now < held_until:
+            self.leading, self.keeps_until = True, held_until
+            self._state = resume(self._router, priority, held_until, now)
+        else:
+            self._state = begin(priority)
+            self._feed(Started())
 
-    def _pause(self, router: VirtualRouter) -> float:
-        now = self._outside.clock.now()
-        due = next_wakeup(router, self._state)
+    def _due(self) -> Instant:
+        due = later(self._outside.clock.now(), LOOK)
+        if self._router is not None:
+            due = min(due, next_wakeup(self._router, self._state))
         if self.leading and not isinstance(self._state.phase, Active):
-            due = min(due, Instant(self._keeps_until + 1))
-        return max(0, min(due, later(now, LOOK)) - now) / 1000
+            due = min(due, Instant(self.keeps_until + 1))
+        return due
 
     def _turn(self, speaker: Speaker, router: VirtualRouter) -> None:
         for received in speaker.receive():
@@ -195,13 +226,21 @@ class Election:
                 self._feed(received)
             else:
                 self._reject(received)
+        if self.leading and not isinstance(self._state.phase, Active):
+            self._hand_over()  # before anything lets the successor be forgotten
+        self._reconsider(speaker)
+        if self._outside.clock.now() >= next_wakeup(router, self._state):
+            self._feed(TimerFired())
+
+    def _reconsider(self, speaker: Speaker) -> None:
+        """Take in what the operator wants, and what this node is worth now."""
+        if self._wish is not None:
+            self._wish = handover.advanced(
+                self._wish, self._state, self.spec.advert_interval, self._outside.clock.now()
+            )
         priority, reason = self._deserved(speaker)
         if priority != self._state.priority:
             self._feed(PriorityChanged(priority, reason))
-        if self._outside.clock.now() >= next_wakeup(router, self._state):
-            self._feed(TimerFired())
-        if self.leading and not isinstance(self._state.phase, Active):
-            self._hand_over()
 
     def _reject(self, refused: Rejected) -> None:
         """Count an advert that is none for us, and tell of it unless that is quite in order."""
@@ -217,12 +256,13 @@ class Election:
             return STOPPING, self._resigned
         if trouble := speaker.trouble():
             return STOPPING, trouble
-        return self._outside.fitness()
+        return handover.worth(self._wish, self._outside.fitness())
 
     def _feed(self, event: Event) -> None:
-        router, now = self._router, self._outside.clock.now()
-        if router is None:
+        now = self._outside.clock.now()
+        if self._router is None:
             return
+        router = handover.amended(self._wish, self._router)
         was_held = holds_until(router, self._state)
         self._state, actions = step(router, self._state, event, now)
         until = holds_until(router, self._state)
@@ -270,18 +310,17 @@ class Election:
             self._speaker.close()
 
     def _renew(self, until: Instant, now: Instant) -> None:
-        self._keeps_until = until
-        self._outside.lease(self.place, Lease(until, self.spec.address_lifetime))
+        self.keeps_until = until
         if self.leading and now - self._renewed_at >= self.spec.address_lifetime // 4:
             self._renewed_at = now
-            self._outside.renew(self.place)
+            self._outside.renew(self.place, Lease(until, self.spec.address_lifetime))
 
     def _lose(self, held: bool) -> None:
         """Make before break: while the lease holds, the address waits for the successor."""
         now = self._outside.clock.now()
-        carries = self._speaker is not None and self._carries(self._speaker)
+        carries = self._carries(self._speaker)
         wait = Span(self.spec.advert_interval + GRACE)
-        self._keeps_until = later(now, wait) if held and carries else Instant(now - 1)
+        self.keeps_until = later(now, wait) if held and carries else Instant(now - 1)
         self._succeeded = False
         self._hand_over()
 
@@ -290,21 +329,22 @@ class Election:
         now = self._outside.clock.now()
         if self._holder() is not None and not self._succeeded:
             self._succeeded = True
-            self._keeps_until = min(self._keeps_until, later(now, LINGER))
-        if now > self._keeps_until:
+            self.keeps_until = min(self.keeps_until, later(now, LINGER))
+        if now > self.keeps_until:
             self._yield()
+        elif handover.keeps(self._wish) and not self._succeeded and self._carries(self._speaker):
+            self._renew(later(now, Span(self.spec.advert_interval + GRACE)), now)
 
     @staticmethod
-    def _carries(speaker: Speaker) -> bool:
+    def _carries(speaker: Speaker | None) -> bool:
         try:
-            return speaker.trouble() is None
+            return speaker is not None and speaker.trouble() is None
         except KernelError:
             return False
 
     def _yield(self) -> None:
         if self.leading:
             self.leading = False
-            self._left.set()
             self._outside.lead(False, self._reason)
 
     def _fail(self, failure: str) -> None:
@@ -313,7 +353,7 @@ class Election:
             self._note(f"takes no part in the election: {failure}", Level.ERROR)
         if self._speaker is not None:
             self._feed(Stopped(failure))
-        self._keeps_until = Instant(0)
+        self.keeps_until = Instant(0)
         self._yield()
 
     def _close(self) -> None:
@@ -323,4 +363,4 @@ class Election:
 
     def _note(self, text: str, level: Level) -> None:
         now = self._outside.clock.now()
-        self._outside.note(Note(now, Kind.LEADERSHIP, text, level, self.server.name))
+        self._outside.note(Note(now, Kind.LEADERSHIP, text, level, self.name))

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from revip.agent.electing import Election, Outside
 from revip.agent.fitness import fitness
+from revip.agent.kept import Keeping, KeptElection, Ties
 from revip.model.host import LinkAddress
 from revip.model.ipvs import IPAddress
 from revip.model.notes import Note
 from revip.model.spec import Spec, VirtualServerSpec, VrrpSpec
 from revip.model.vrrp import STOPPING
 from revip.planner.service import Service, ballot
-from revip.ports import Clock, Host, SpeakerFactory
+from revip.ports import Clock, Host, KeeperLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Station:
 
     clock: Clock
     host: Host
-    speaker: SpeakerFactory
+    keeper: KeeperLink
     source: Callable[[VirtualServerSpec], Awaitable[IPAddress]]
     """This node's own address of the VIP's family."""
     service: Callable[[str], Service | None]
@@ -33,8 +33,6 @@ class Station:
     """Why this node must not direct a virtual server, None when it may."""
     lead: Callable[[str, bool, str], None]
     """Told when this node begins and ceases to direct a virtual server, and why."""
-    renew: Callable[[LinkAddress], None]
-    """Have the kernel's lifetime renewed soon, if the address is there."""
     again: Callable[[LinkAddress], None]
     """Have the address announced once more."""
     start: Callable[[str, Callable[[], Awaitable[None]]], asyncio.Task[None]]
@@ -47,35 +45,44 @@ class Elections:
 
     def __init__(self, station: Station | None) -> None:
         self._station = station
-        self._running: dict[str, tuple[VirtualServerSpec, Election, asyncio.Task[None]]] = {}
+        self._running: dict[str, tuple[VirtualServerSpec, KeptElection]] = {}
         self._own: dict[str, IPAddress] = {}
         """This node's own address, by virtual server."""
+        self._keeping: Keeping | None = None
+        if station is not None:
+            self._keeping = Keeping(station.clock, station.keeper, station.note)
+        self._task: asyncio.Task[None] | None = None
 
-    def get(self, name: str) -> Election | None:
+    def get(self, name: str) -> KeptElection | None:
         """Return the election of a virtual server, None where there is none."""
         running = self._running.get(name)
         return running[1] if running else None
 
-    def all(self) -> list[Election]:
+    def all(self) -> list[KeptElection]:
         """Return those that are held at present."""
-        return [election for _, election, _ in self._running.values()]
+        return [election for _, election in self._running.values()]
 
     def follow(self, spec: Spec) -> None:
         """Start the election of new or changed virtual servers, end that of vanished ones."""
+        if self._station is None or self._keeping is None:
+            return
         wanted = {server.name: server for server in spec.virtual_servers if server.vrrp is not None}
-        for name, (server, election, task) in list(self._running.items()):
+        for name, (server, election) in list(self._running.items()):
             if name not in wanted or ballot(wanted[name]) != ballot(server):
                 del self._running[name]
-                election.withdraw("the configuration has changed")
-                task.cancel()
-                if self._station is not None:
-                    self._station.host.unlease(election.place)
+                self._keeping.remove(name)
+                self._station.host.unlease(election.place)
         for name, server in wanted.items():
             vrrp = server.vrrp if name not in self._running else None
-            if vrrp is not None and self._station is not None:
-                election = self._election(self._station, server, vrrp)
-                task = self._station.start(f"election {name}", election.run)
-                self._running[name] = (server, election, task)
+            if vrrp is not None:
+                election = self._election(self._station, self._keeping, server, vrrp)
+                self._running[name] = server, election
+                self._keeping.add(election)
+        if self._running and self._task is None:
+            self._task = self._station.start("keeper", self._keeping.run)
+        elif not self._running and self._task is not None:
+            self._task.cancel()
+            self._task = None
 
     def keeps(self, name: str) -> bool:
         """Return whether a virtual server's address may be here: always, where none elects it."""
@@ -92,8 +99,11 @@ class Elections:
         await asyncio.gather(*(each.resign(reason) for each in self.all()))
         return led
 
-    def _election(self, station: Station, server: VirtualServerSpec, vrrp: VrrpSpec) -> Election:
+    def _election(
+        self, station: Station, keeping: Keeping, server: VirtualServerSpec, vrrp: VrrpSpec
+    ) -> KeptElection:
         multicast6 = server.address.version == 6 and not vrrp.peers
+        place = LinkAddress(server.interface, server.address)
 
         async def source() -> IPAddress:
             own = await station.source(server)
@@ -107,15 +117,11 @@ class Elections:
                 return STOPPING, objection
             return fitness(vrrp, service, own, waits=station.paused() and not leading)
 
-        outside = Outside(
-            station.clock,
-            station.speaker,
-            source,
+        ties = Ties(
             worth,
-            station.host.lease,
-            station.renew,
+            source,
             lambda leading, reason: station.lead(server.name, leading, reason),
-            station.again,
-            station.note,
+            lambda: station.again(place),
+            lambda lease: station.host.lease(place, lease),
         )
-        return Election(server, vrrp, outside)
+        return KeptElection(server.name, place, vrrp, ties, keeping)

@@ -11,11 +11,11 @@ from revip.ports import (
     BackendSource,
     Clock,
     Host,
+    KeeperLink,
     KernelTable,
     Ownership,
     ProbeFactory,
     SentryFactory,
-    SpeakerFactory,
 )
 
 
@@ -31,8 +31,8 @@ class Ports:
     ownership: Ownership
     culprits: Callable[[], Iterable[str]]
     """Names programs on this host that are known to change other people's virtual servers."""
-    speaker: SpeakerFactory | None = None
-    """None where nothing is elected."""
+    keeper: KeeperLink | None = None
+    """None where nothing can be elected."""
     announcer: Announcer | None = None
     """None together with `host`: who does not manage the host does not speak for it."""
     sentry: SentryFactory | None = None

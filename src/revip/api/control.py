@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import inspect
 import json
 import os
 import socket
@@ -105,7 +106,7 @@ class ControlServer:
                     line = await reader.readline()
                     if not line:
                         break
-                    writer.write(json.dumps(self.answer(line)).encode() + b"\n")
+                    writer.write(json.dumps(await self.answer(line)).encode() + b"\n")
                     await writer.drain()
         except (OSError, TimeoutError, ValueError):
             pass  # the client left, slept or talked nonsense: its affair alone
@@ -113,8 +114,8 @@ class ControlServer:
             self._clients -= 1
             writer.close()
 
-    def answer(self, line: bytes) -> dict[str, Any]:
-        """Carry out one request line."""
+    async def answer(self, line: bytes) -> dict[str, Any]:
+        """Carry out one request line; a command may take its time (`IDLE_SECONDS` at most)."""
         try:
             request = json.loads(line)
             name = request["command"]
@@ -123,7 +124,10 @@ class ControlServer:
             known = ", ".join(sorted(self._commands))
             return {"ok": False, "error": f'not a request: want {{"command": one of {known}}}'}
         try:
-            return {"ok": True, "result": command(request)}
+            result = command(request)
+            if inspect.isawaitable(result):
+                result = await result
+            return {"ok": True, "result": result}
         except RevipError as error:
             return {"ok": False, "error": str(error)}
 

@@ -47,9 +47,12 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     """Import only what the command needs: `revip status` must not pay for the daemon."""
     match arguments.command:
         case "run":
-            from revip.cli.run import run
+            from revip.keeper import forked
 
-            return run(_config(arguments), json_lines=arguments.log_format == "json")
+            with forked() as keeper:  # before anything large is loaded
+                from revip.cli.run import run
+
+                return run(_config(arguments), keeper, json_lines=arguments.log_format == "json")
         case "check":
             from revip.cli.check import check, explain
 
@@ -121,10 +124,24 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--virtual-server", metavar="NAME", help="when it is in several")
         if name == "drain":
             command.add_argument("--force", action="store_true", help="even the last healthy one")
+    handover = _add_steering(commands, "handover", "give the virtual IP to another node")
+    handover.add_argument("vip", nargs="?", metavar="VIP", help="address or name, if several")
+    handover.add_argument("--to", metavar="NODE", help="on NODE itself: take it here")
+    text = "before the election goes its own way again (default 5m)"
+    handover.add_argument("--for", dest="hold", type=_hold, metavar="TIME", help=text)
     _add_steering(commands, "pause", "observe only, change nothing")
     _add_steering(commands, "resume", "go back to work after `pause`")
     _add_steering(commands, "reload", "read the configuration again")
     return parser
+
+
+def _hold(text: str) -> int:
+    """Return the milliseconds of a duration such as `5m`."""
+    digits, unit = text[:-1], {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    seconds = int(digits) * unit if unit and digits.isascii() and digits.isdigit() else 0
+    if not 1 <= seconds <= 24 * 3600:
+        raise argparse.ArgumentTypeError(f"{text}: want a time from 1s to 24h, such as 5m")
+    return seconds * 1000
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

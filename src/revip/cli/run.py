@@ -15,13 +15,14 @@ from revip.agent.journal import Journal
 from revip.api.control import SocketTakenError, claim
 from revip.config.load import load
 from revip.model.notes import Kind, Level
+from revip.ports import KeeperLink
 from revip.wiring import Reloading, history_file, obstacles, serve, wired
 
 COLLECT = (5_000, 20, 50)
 """See gc.set_threshold(); a probe makes hardly any cycles, and an idle agent little else."""
 
 
-def run(config: Path | None, *, json_lines: bool) -> int:
+def run(config: Path | None, keeper: KeeperLink, *, json_lines: bool) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     hostname = socket.gethostname().partition(".")[0]
     spec = load(config, os.environ, hostname)
@@ -35,7 +36,7 @@ def run(config: Path | None, *, json_lines: bool) -> int:
     past, damage = kept.read(HISTORY)
     with lock, kept, Journal(spec.node, json_lines, history=History(past)) as journal:
         reloading = Reloading(config, os.environ, hostname)
-        agent = wired(spec, journal)
+        agent = wired(spec, journal, keeper)
         if damage is not None:
             agent.note(Kind.HISTORY, damage, Level.WARNING)
         _keep_what_is_there()

@@ -14,6 +14,8 @@ from revip.api import words
 from revip.api.asking import ask
 
 WATCH_SECONDS = 0.5
+HAND_OVER_SECONDS = 60.0
+"""Within which the agent says what has become of a hand-over."""
 
 
 def steer(arguments: argparse.Namespace) -> int:
@@ -33,6 +35,11 @@ def steer(arguments: argparse.Namespace) -> int:
             wanted = {"backend": arguments.backend, "virtual_server": arguments.virtual_server}
             force = getattr(arguments, "force", False)
             print(ask(arguments.socket, arguments.command, force=force, **wanted))
+            return 0
+        case "handover":
+            wish = {"vip": arguments.vip, "to": arguments.to, "hold_ms": arguments.hold}
+            given = {name: value for name, value in wish.items() if value is not None}
+            print(ask(arguments.socket, "handover", HAND_OVER_SECONDS, **given))
             return 0
         case _:
             print(ask(arguments.socket, arguments.command))

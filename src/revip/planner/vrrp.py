@@ -73,6 +73,16 @@ def begin(priority: int) -> State:
     return State(Initialize("not started"), priority)
 
 
+def resume(router: VirtualRouter, priority: int, held_until: Instant, now: Instant) -> State:
+    """Return the state of a node that was Active before it was started again.
+
+    `held_until` is what `holds_until` said, and is not over: nobody may have taken over, so there
+    is nothing to listen for first.  The next advert is due at once.
+    """
+    sent_at = Instant(held_until - router.silence)
+    return State(Active(now, "goes on after a new start", sent_at, due_at=now), priority)
+
+
 def next_wakeup(router: VirtualRouter, state: State) -> Instant:
     """Return when `TimerFired` is due next."""
     match state.phase:

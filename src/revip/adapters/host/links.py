@@ -107,13 +107,6 @@ class Links:
         if isinstance(fact, LinkAddress) and fact.address.version == 6 and code == 0:
             await self._arrival(LocalRoute(fact.link, fact.address, KERNEL_LOCAL_TABLE))
 
-    async def renew(self, fact: LinkAddress) -> None:
-        """Give an address its whole lifetime again.  Raises `KernelError`."""
-        operation = f"renew {_words(fact)}"
-        code = await self._write(fact, rt.NLM_F_REPLACE, operation)
-        if code:
-            raise refusal(code, operation)
-
     async def _write(self, fact: LinkAddress, flags: int, operation: str) -> int:
         """Write an address within its lease; return 0 or the errno of the kernel's refusal."""
         arguments = _address(fact, operation, self._leases.seconds(fact, operation))

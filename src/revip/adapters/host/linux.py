@@ -107,10 +107,6 @@ class LinuxHost:
         """From now on write `place` for ever, as every other address."""
         self._leases.set(place, None)
 
-    async def renew(self, place: LinkAddress) -> None:
-        """Give `place` its whole lifetime again.  Raises `KernelError`."""
-        await self._links.renew(place)
-
     async def link_local(self, link: LinkName) -> IPAddress:
         """Return the link-local IPv6 address of `link`; `KernelError` without one."""
         for address in await self._links.link_local(link):
