@@ -85,7 +85,7 @@ def _list(_: argparse.Namespace) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     names = runner.select(chosen.names, every=chosen.all)
     flags = [f"--repeat={chosen.repeat}"]
-    flags += [f"--{flag}" for flag in ("json", "events") if getattr(chosen, flag)]
+    flags += [f"--{flag}" for flag in ("json", "events", "thorough") if getattr(chosen, flag)]
     return boot.run(["lab.runner", *flags, *names], kernel=chosen.kernel, timeout=chosen.timeout)
 
 

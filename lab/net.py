@@ -4,7 +4,8 @@
          └──────────────┴────┬─────────┴──────────────┘                  │
                              sw (bridge) ────────────── r1 (optional) ───┘
 
-The virtual IP 10.0.1.10 (fd00:1::10) is on none of them until an agent puts it there.
+The virtual IP 10.0.1.10 (fd00:1::10) is on none of them until an agent puts it there.  With pods,
+pod1 10.0.101.2 and pod2 10.0.102.2 are behind n1 and n2, each on a routed veth of its own.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Topology:
     """Adds the router r1 and, behind it, the host far1."""
     observer: bool = False
     """Adds o1, a host that only looks: what it asks leaves the client's neighbor entry alone."""
+    pods: bool = False
+    """Adds pod1 behind n1 and pod2 behind n2, whose subnets all nodes know the way to."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.node_count <= len(_HOSTS):
@@ -106,7 +109,17 @@ class Topology:
     @property
     def members(self) -> tuple[Member, ...]:
         """Everybody."""
-        return (*self.segment, member("far1", 50, segment=9)) if self.router else self.segment
+        far = (member("far1", 50, segment=9),) if self.router else ()
+        return (*self.segment, *far, *(pod for _, pod in self.housed))
+
+    @property
+    def housed(self) -> tuple[tuple[Member, Member], ...]:
+        """Each node that has a pod, with it."""
+        housing = self.nodes[:2] if self.pods else ()
+        return tuple(
+            (node, member(f"pod{number}", 2, segment=100 + number))
+            for number, node in enumerate(housing, start=1)
+        )
 
 
 class Network:
@@ -262,6 +275,8 @@ def _build(topology: Topology) -> None:
         _configure(known, LINK)
     if topology.router:
         _add_far_side(topology)
+    for number, (node, pod) in enumerate(topology.housed, start=1):
+        _add_pod(topology, node, pod, member(node.name, 1, segment=100 + number))
 
 
 def _create(namespace: str) -> None:
@@ -317,6 +332,28 @@ def _add_far_side(topology: Topology) -> None:
         with routes(known.namespace) as rtnl:
             rtnl.route("add", dst="default", gateway=str(gateway.address))
             rtnl.route("add", dst="default", gateway=str(gateway.address6))
+
+
+def _add_pod(topology: Topology, node: Member, pod: Member, gateway: Member) -> None:
+    """Put a pod behind a node, as a routed network plug-in does, and tell the other nodes."""
+    with routes(node.namespace) as rtnl:
+        _plug(rtnl, pod, "pod0", LINK)
+    with inside(node.namespace):
+        sysctl("net.ipv4.ip_forward", "1")
+        sysctl("net.ipv6.conf.all.forwarding", "1")
+    _configure(gateway, "pod0")
+    _configure(pod, LINK)
+    with routes(pod.namespace) as rtnl:
+        rtnl.route("add", dst="default", gateway=str(gateway.address))
+        rtnl.route("add", dst="default", gateway=str(gateway.address6))
+    for other in topology.nodes:
+        if other != node:
+            with routes(other.namespace) as rtnl:
+                for to, via in (
+                    (f"{pod.address}/32", node.address),
+                    (f"{pod.address6}/128", node.address6),
+                ):
+                    rtnl.route("add", dst=to, gateway=str(via))
 
 
 def sysctl(name: str, value: str) -> None:

@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="SCENARIO", help="what to perform")
     parser.add_argument("--all", action="store_true", help="perform every scenario")
     parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="N times each")
+    parser.add_argument(
+        "--thorough", action="store_true", help="client-matrix: every cell, not a subset"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object each on stdout")
     parser.add_argument(
         "--events", action="store_true", help="with --json: events, too, as lines on stdout"
@@ -54,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fine = True
     for name in names:
         tell = _tell_lines if chosen.events else _narrator(name)
-        result = perform(registry[name], kernel, tell, repeat=chosen.repeat)
+        result = perform(
+            registry[name], kernel, tell, repeat=chosen.repeat, thorough=chosen.thorough
+        )
         fine = fine and result.ok
         print(result.to_json() if chosen.json else _in_words(result), flush=True)
     return 0 if fine else 1

@@ -41,12 +41,16 @@ _LOG_LINES = 12
 class Run:
     """One telling of a scenario: the lab it happens in, and what is noted about it."""
 
-    def __init__(self, lab: Lab, directory: Path, kernel: str, tell: Tell) -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, kernel: str, tell: Tell, *, thorough: bool = False
+    ) -> None:
         self.lab = lab
         self.directory = directory
         """An empty folder for files; gone after the run."""
         self.kernel = kernel
         """`uml` or `host`."""
+        self.thorough = thorough
+        """Whether to go through everything where a subset would do."""
         self.samples = Samples()
         self.failures: list[str] = []
         self._tell = tell
@@ -168,7 +172,9 @@ def discover() -> Registry:
 # --- performing ---------------------------------------------------------------------------------
 
 
-def perform(chosen: Scenario, kernel: str, tell: Tell, *, repeat: int = 1) -> Result:
+def perform(
+    chosen: Scenario, kernel: str, tell: Tell, *, repeat: int = 1, thorough: bool = False
+) -> Result:
     """Perform a scenario `repeat` times, each in a fresh lab, and merge what was measured.
 
     Repetition ends with the first that fails.
@@ -178,7 +184,7 @@ def perform(chosen: Scenario, kernel: str, tell: Tell, *, repeat: int = 1) -> Re
     for number in range(1, repeat + 1):
         logs = LOGS / chosen.name / str(number)
         shutil.rmtree(logs, ignore_errors=True)
-        failures += _perform_once(chosen, kernel, tell, samples, logs)
+        failures += _perform_once(chosen, kernel, tell, samples, logs, thorough=thorough)
         if failures:
             _show_logs(logs)
             break
@@ -186,7 +192,7 @@ def perform(chosen: Scenario, kernel: str, tell: Tell, *, repeat: int = 1) -> Re
 
 
 def _perform_once(
-    chosen: Scenario, kernel: str, tell: Tell, samples: Samples, logs: Path
+    chosen: Scenario, kernel: str, tell: Tell, samples: Samples, logs: Path, *, thorough: bool
 ) -> list[str]:
     failures: list[str] = []
     try:
@@ -194,7 +200,7 @@ def _perform_once(
             tempfile.TemporaryDirectory(prefix="revip-run-") as directory,
             Lab(chosen.topology, logs=logs) as lab,
         ):
-            run = Run(lab, Path(directory), kernel, tell)
+            run = Run(lab, Path(directory), kernel, tell, thorough=thorough)
             failures = run.failures
             try:
                 chosen.story(run)

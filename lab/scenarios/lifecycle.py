@@ -169,23 +169,29 @@ def cleanup_leaves_nothing(run: Run) -> None:
     def withdrawing(document: Config, _: str) -> None:
         document["agent"]["on_exit"] = "withdraw"
 
-    with Cluster(run, agents=(), adjust=withdrawing) as cluster:
-        for node in ("n1", "n2"):
-            before = host(cluster, node)
-            cluster.start_agent(node)
-            cluster.until_told(node, "host.changed", "set ")
-            cluster.agents[node].kill(signal.SIGTERM)
-            cluster.agents[node].wait(10)
-            after = host(cluster, node)
-            run.check(before == after, f"{node} withdrew everything: {difference(before, after)}")
-            cluster.start_agent(node)
-            cluster.until_told(node, "host.changed", "set ")
-            cluster.agents[node].kill(signal.SIGKILL)
-            cluster.agents[node].wait(5)
-            cleaning = cluster.lab.spawn(node, cleanup, str(cluster.config_path(node)))
-            run.check(cleaning.wait(20) == 0, f"cleanup worked: {cleaning.log.read_text()}")
-            after = host(cluster, node)
-            run.check(before == after, f"{node} was cleaned: {difference(before, after)}")
+    for family, nodes in ((4, ("n1", "n2")), (6, ("n2",))):
+        with Cluster(run, family=family, agents=(), adjust=withdrawing) as cluster:
+            for node in nodes:
+                leaves_nothing(run, cluster, node)
+
+
+def leaves_nothing(run: Run, cluster: Cluster, node: str) -> None:
+    """Start and withdraw, then start, kill and clean up; compare the host each time."""
+    before = host(cluster, node)
+    cluster.start_agent(node)
+    cluster.until_told(node, "host.changed", "set ")
+    cluster.agents[node].kill(signal.SIGTERM)
+    cluster.agents[node].wait(10)
+    after = host(cluster, node)
+    run.check(before == after, f"{node} withdrew everything: {difference(before, after)}")
+    cluster.start_agent(node)
+    cluster.until_told(node, "host.changed", "set ")
+    cluster.agents[node].kill(signal.SIGKILL)
+    cluster.agents[node].wait(5)
+    cleaning = cluster.lab.spawn(node, cleanup, str(cluster.config_path(node)))
+    run.check(cleaning.wait(20) == 0, f"cleanup worked: {cleaning.log.read_text()}")
+    after = host(cluster, node)
+    run.check(before == after, f"{node} was cleaned: {difference(before, after)}")
 
 
 def cleanup(config: str) -> int:
@@ -204,10 +210,14 @@ def host(cluster: Cluster, node: str) -> str:
         ("ip", "route", "show", "table", "all"),
         ("ip", "-6", "route", "show", "table", "all"),
         ("ipvsadm", "-Sn"),
-        ("sysctl", "-ar", r"^net\.ipv4\.(conf\.(all|eth0|default)|vs|ip_forward)"),
+        ("sysctl", "-ar", r"^net\.ipv4\.(conf\.(all|eth0|default)|vs|ip_forward|tcp_e)"),
+        ("sysctl", "-ar", r"^net\.ipv6\.conf\.(all|eth0|default)"),
         ("iptables-legacy-save",),
+        ("ip6tables-legacy-save",),
     )
-    return "\n".join(cluster.run_in(node, *argv) for argv in asks)
+    lines = "\n".join(cluster.run_in(node, *argv) for argv in asks).splitlines()
+    # A legacy table that nobody had asked for yet is there, empty, once it was listed.
+    return "\n".join(line for line in lines if line[:1] not in ("#", ":", "*", "C"))
 
 
 def difference(before: str, after: str) -> list[str]:

@@ -27,6 +27,7 @@ from revip.adapters.preflight.standing import (
 )
 from revip.adapters.probes import probe_factory
 from revip.adapters.sentry import LinkSentry
+from revip.adapters.subnets import subnets
 from revip.adapters.timed_table import TimedTable
 from revip.agent.agent import Agent
 from revip.agent.commands import Commands
@@ -41,6 +42,7 @@ from revip.model.discovery import BackendsNews
 from revip.model.health import Backend, ProbeResult
 from revip.model.notes import Kind, Level
 from revip.model.spec import Spec, VirtualServerSpec
+from revip.planner.forwarding import choice, chosen
 from revip.ports import BackendSource, KeeperLink
 
 CONFIG_POLL_SECONDS = 1.0
@@ -72,6 +74,12 @@ def ports(spec: Spec, keeper: KeeperLink | None = None) -> Ports:
     )
 
 
+def settled(spec: Spec) -> Spec:
+    """Return `spec` with every choice made that it leaves to this host."""
+    servers = (chosen(server, subnets(server.interface)) for server in spec.virtual_servers)
+    return replace(spec, virtual_servers=tuple(servers))
+
+
 def host_record(spec: Spec) -> Path:
     """Return where the host's former values (sysctls) are kept."""
     return spec.state_file.with_name("host.json")
@@ -87,7 +95,8 @@ def survey(spec: Spec) -> tuple[Check, ...]:
     from revip.adapters.preflight.judge import preflight  # not for the daemon, see standing
     from revip.adapters.preflight.read import read_facts
 
-    return preflight(spec, read_facts(spec))
+    chosen = settled(spec)
+    return preflight(chosen, read_facts(chosen))
 
 
 def discovered(server: VirtualServerSpec) -> BackendsNews | None:
@@ -119,12 +128,21 @@ class Reloading:
         self._environ = environ
         self._hostname = hostname
         self._stamp = self._look()
+        self._chosen: frozenset[str] = frozenset()
+
+    def tell(self, agent: Agent) -> None:
+        """Note what was chosen for virtual servers that leave it to us."""
+        automatic = [server for server in agent.spec.virtual_servers if server.automatic]
+        chosen = frozenset(f"{server.name}: {choice(server)}" for server in automatic)
+        for text in sorted(chosen - self._chosen):
+            agent.note(Kind.CONFIG, text)
+        self._chosen = chosen
 
     def reload(self, agent: Agent) -> str | None:
         """Take the configuration over; return why it was refused, None when it was not."""
         self._stamp = self._look()
         try:
-            spec = load(self._path, self._environ, self._hostname)
+            spec = settled(load(self._path, self._environ, self._hostname))
             _refuse_restart_keys(agent.spec, spec)
         except ConfigError as error:
             for problem in error.problems:
@@ -133,6 +151,7 @@ class Reloading:
             return str(error)
         if spec != agent.spec:
             agent.reconfigure(spec)
+            self.tell(agent)
         return None
 
     async def watch(self, agent: Agent) -> None:
@@ -141,10 +160,21 @@ class Reloading:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             found = self._look()
             if found in (self._stamp, None):
+                self._choose(agent)
                 continue
             await asyncio.sleep(CONFIG_SETTLED_SECONDS)
             if self._look() == found:  # else somebody is still writing
                 self.reload(agent)
+
+    def _choose(self, agent: Agent) -> None:
+        """Choose again what was chosen before its interface had a subnet; nothing else wavers."""
+        servers = tuple(
+            chosen(server, subnets(server.interface)) if server.undecided else server
+            for server in agent.spec.virtual_servers
+        )
+        if servers != agent.spec.virtual_servers:
+            agent.reconfigure(replace(agent.spec, virtual_servers=servers))
+            self.tell(agent)
 
     def _look(self) -> object:
         try:
@@ -177,6 +207,7 @@ async def serve(agent: Agent, reloading: Reloading, kept: HistoryFile) -> None:
     _keep_history(agent, kept)
     commands = {**commands, "status": surfaces(agent, commands["status"], kept)}
     agent.add_part("control socket", ControlServer(agent.spec.socket, commands).run)
+    reloading.tell(agent)
     agent.add_part("configuration watch", lambda: reloading.watch(agent))
     try:
         await agent.run()
@@ -263,4 +294,4 @@ def wired(spec: Spec, journal: Journal, keeper: KeeperLink) -> Agent:
     """Return an agent for `spec`, with real adapters."""
     if not any(server.vrrp for server in spec.virtual_servers):
         keeper.close()  # another is started when a new configuration needs one
-    return Agent(spec, ports(spec, keeper), journal)
+    return Agent(settled(spec), ports(spec, keeper), journal)

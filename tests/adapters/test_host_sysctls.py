@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from revip.adapters.host.record import Record
-from revip.adapters.host.snat import _parsed
 from revip.adapters.host.sysctls import Sysctls
 from revip.errors import KernelError
-from revip.model.host import Snat, Sysctl
+from revip.model.host import Sysctl
 
 FILTER = Sysctl("net.ipv4.conf.eth0/7.rp_filter", "2")
 
@@ -130,21 +129,3 @@ def test_a_record_of_another_boot_is_void(tree: Tree) -> None:
     document = json.loads(tree.record.read_text())
     tree.record.write_text(json.dumps(document | {"boot": "another"}))
     assert not tree.opened().is_ours(FILTER)
-
-
-@pytest.mark.parametrize(
-    ("line", "read"),
-    [
-        ("-N REVIP-POSTROUTING", None),
-        ("-A POSTROUTING -j REVIP-POSTROUTING", None),
-        (
-            "-A REVIP-POSTROUTING -m ipvs --vaddr 10.0.0.1/32 --vport 6443 -j MASQUERADE",
-            "10.0.0.1 6443",
-        ),
-        ("-A REVIP-POSTROUTING -m ipvs --vaddr fd00::1 --vport 443 -j MASQUERADE", "fd00::1 443"),
-        ("-A REVIP-POSTROUTING -m ipvs --vaddr 10.0.0.1/32 --vport 6443 -j ACCEPT", None),
-    ],
-)
-def test_rules_are_read_as_iptables_prints_them(line: str, read: str | None) -> None:
-    found = _parsed(line)
-    assert (f"{found.address} {found.port}" if isinstance(found, Snat) else None) == read

@@ -14,6 +14,7 @@ import pytest
 from revip.adapters.preflight.facts import (
     Address,
     Facts,
+    FilterRule,
     Link,
     Listener,
     Module,
@@ -54,6 +55,7 @@ GOOD = Facts(
     listeners=frozenset({listener("::")}),
     processes=frozenset({"systemd", "kube-apiserver"}),
     socket=SocketPath.FREE,
+    sysctls={"net.ipv4.vs.conntrack": "1"},
 )
 
 
@@ -171,6 +173,12 @@ STRANGE = [
         Level.WARN,
         "excludeCIDRs",
     ),
+    (
+        replace(GOOD, tracking=True, iptables=False),
+        "packet filter for api",
+        Level.WARN,
+        "install iptables",
+    ),
     (replace(GOOD, processes=frozenset({"keepalived"})), "keepalived", Level.WARN, "is running"),
     (replace(GOOD, processes=frozenset({"kube-vip"})), "kube-vip", Level.WARN, "static pod"),
 ]
@@ -242,6 +250,51 @@ def test_a_sysctl_that_matters_only_at_one_value_is_left_at_others() -> None:
         assert found(facts, "sysctls for api", spec).level is level
 
 
+@pytest.mark.parametrize(
+    ("rule", "level"),
+    [
+        ("-A INPUT -p tcp --dport 6443 -m conntrack --ctstate NEW -j ACCEPT", Level.WARN),
+        ("-A INPUT -p tcp -m multiport --dports 22,6000:7000 -m state --state NEW -j ACCEPT", None),
+        ("-A INPUT -p tcp --dport 6443 -m conntrack --ctstate NEW,UNTRACKED -j ACCEPT", Level.OK),
+        ("-A INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT", Level.OK),
+        ("-A FORWARD -m conntrack --ctstate INVALID -j DROP", Level.OK),
+    ],
+)
+def test_a_filter_that_accepts_new_connections_only_is_told(rule: str, level: Level | None) -> None:
+    facts = replace(GOOD, filters=(FilterRule(4, rule),))
+    check = found(facts, "packet filter for api")
+    assert check.level is (level or Level.WARN)
+    assert found(facts, "packet filter for api", MASQUERADING).level is Level.OK
+    other = replace(GOOD, filters=(FilterRule(6, rule),))
+    assert found(other, "packet filter for api").level is Level.OK
+
+
+def test_who_prepares_the_host_by_hand_is_told_how_to_pass_by_a_firewall() -> None:
+    dropping = FilterRule(4, "-A FORWARD -m conntrack --ctstate INVALID -j DROP")
+    facts = replace(GOOD, filters=(dropping,))
+    check = found(facts, "packet filter for api", replace(SPEC, manage_host=False))
+    assert check.level is Level.WARN
+    assert "-d 10.0.1.10 -p tcp --dport 6443 -j CT --notrack" in check.mend
+
+
+def test_masquerade_needs_iptables_and_connection_tracking_in_ipvs() -> None:
+    conntrack = {"net.ipv4.vs.conntrack": "1"}
+    good = replace(GOOD, sysctls=conntrack)
+    assert found(good, "packet filter for api", MASQUERADING).level is Level.OK
+    lacking = found(replace(good, iptables=False), "packet filter for api", MASQUERADING)
+    assert lacking.level is Level.FAIL
+    lacking = found(replace(good, sysctls={}), "packet filter for api", MASQUERADING)
+    assert "CONFIG_IP_VS_NFCT" in lacking.what
+
+
+def test_what_auto_has_chosen_is_told_with_the_reason() -> None:
+    automatic = replace(SERVER, automatic=True, forwarding_reason="the ports are equal")
+    spec = replace(SPEC, virtual_servers=(automatic,))
+    assert found(GOOD, "forwarding of api", spec).what == (
+        "forwarding is direct (auto): the ports are equal"
+    )
+
+
 # What is read, on a little-endian machine (proc_pid_net(5)), from a directory that stands for /.
 
 STATUS = "Name:\trevip\nUid:\t1000\t0\t0\t0\nCapEff:\t0000000000003000\n"
@@ -284,7 +337,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, spec: Spec = SPEC) -> Facts:
-    return read_facts(spec, root, lambda: ({"eth0": Link(True, True)}, frozenset({OWN})))
+    return read_facts(
+        spec, root, lambda: ({"eth0": Link(True, True)}, frozenset({OWN})), lambda: ()
+    )
 
 
 def test_the_facts_are_read_from_proc_and_sys(root: Path) -> None:

@@ -90,7 +90,8 @@ async def holding(net: Segment, version: int, folder: Path) -> AsyncIterator[Hol
     watch = Watch(space, VIPS[version])
     place = LinkAddress(LinkName("eth0"), VIPS[version])
     try:
-        yield Holder(space, place, host, watch, RtnetlinkAddresses(clock))
+        with contextlib.closing(RtnetlinkAddresses(clock)) as keeper:
+            yield Holder(space, place, host, watch, keeper)
     finally:
         with space.entered():
             await host.apply([place], [])
@@ -144,10 +145,10 @@ async def test_a_renewal_does_not_make_a_missing_address_anew(
 async def test_nothing_is_written_after_the_end(net: Segment, tmp_path: Path, version: int) -> None:
     async with holding(net, version, tmp_path) as holder:
         holder.lease(Instant(clock.now() - 1))
-        for attempt in (holder.write, holder.renew):
-            with pytest.raises(KernelError, match="the lease is over") as caught:
-                await attempt()
-            assert caught.value.errno == errno.ETIME
+        with pytest.raises(KernelError, match="the lease is over") as caught:
+            await holder.write()
+        assert caught.value.errno == errno.ETIME
+        await holder.renew()
         assert not await holder.settled()
         assert holder.watch.changes == []
 
@@ -234,10 +235,11 @@ async def main(address, record):
         await host.apply([], [place])
         print("holds", flush=True)
         try:
-            while True:
+            while BootClock().now() <= lease.ends:
                 keeper.renew(place, lease)
-        except KernelError as error:
-            print(error, flush=True)
+        except KernelError:
+            pass  # written too late and taken away, or an answer that it has slept through
+        print("woken", flush=True)
         sys.stdin.readline()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -270,8 +272,7 @@ def test_a_woken_process_does_not_put_it_back(net: Segment, tmp_path: Path, vers
             time.sleep(3.0)
             assert not there(), "the kernel took it from the frozen one"
             os.kill(process.pid, signal.SIGCONT)
-            # Refused for the lease, or for the answer that it has slept through.
-            assert "lease" in (said := process.stdout.readline()) or "in time" in said
+            assert process.stdout.readline() == "woken\n"
             assert not there(), "woken, it looks at the clock before, or at least after, it writes"
             process.stdin.write("\n")
     finally:

@@ -19,6 +19,7 @@ from revip.model.host import (
     LocalRoute,
     Snat,
     Sysctl,
+    Untracked,
     WireRule,
 )
 from revip.model.ipvs import Forwarding, IPAddress, Port
@@ -114,7 +115,9 @@ def test_becoming_director_adds_and_changes_nothing_of_the_follower(version: int
 @FAMILIES
 def test_the_address_is_the_last_to_come_and_the_first_to_go(version: int) -> None:
     _, add = host_diff(role(version, True), frozenset())
-    assert add[-1] == LinkAddress(ETH0, VIP[version])
+    assert [fact for fact in add if not isinstance(fact, Untracked)][-1] == LinkAddress(
+        ETH0, VIP[version]
+    )
     remove, _ = host_diff(role(version, False), role(version, True).present)
     assert remove[0] == LinkAddress(ETH0, VIP[version])
 
@@ -197,3 +200,47 @@ def test_whatever_holds_two_passes_settle_it(data: st.DataObject) -> None:
     kernel = Kernel(*data.draw(st.sets(st.sampled_from(facts))))
     assert kernel.settle(wanted) <= 2
     assert kernel.held == set(wanted.present)
+
+
+def untracked(state: HostState, version: int) -> set[Untracked]:
+    found = {fact for fact in state.present if isinstance(fact, Untracked)}
+    assert all(fact.address == VIP[version] for fact in found)
+    return found
+
+
+@FAMILIES
+def test_a_follower_leaves_untracked_what_it_has_sent_itself_a_director_everything(
+    version: int,
+) -> None:
+    own = Untracked(ETH0, VIP[version], Port(6443), OWN[version])
+    everybody = Untracked(ETH0, VIP[version], Port(6443))
+    assert untracked(role(version, False), version) == {own}
+    assert untracked(role(version, True), version) == {own, everybody}
+    assert untracked(role(version, True, Forwarding.MASQUERADE), version) == set()
+
+
+@FAMILIES
+def test_nobody_waits_for_the_packet_filter(version: int) -> None:
+    _, add = host_diff(role(version, True), frozenset())
+    assert isinstance(add[-1], Untracked)
+    remove, _ = host_diff(undone(role(version, True)), role(version, True).present)
+    assert isinstance(remove[-1], Untracked)
+
+
+@FAMILIES
+@pytest.mark.parametrize("directing", [True, False])
+def test_forwarded_segments_are_not_tied_to_sockets(version: int, directing: bool) -> None:
+    fact = Sysctl("net.ipv4.tcp_early_demux", "0", optional=True)
+    assert fact in role(version, directing).present
+    assert fact in role(version, directing, Forwarding.MASQUERADE).absent
+
+
+def test_sources_are_bound_to_the_interface_only_where_the_nodes_address_is_on_it() -> None:
+    name = "net.ipv6.conf.eth0.use_oif_addrs_only"
+    fact = Sysctl(name, "1", optional=True)
+    assert fact in role(6, False).present
+    server = VirtualServerSpec(
+        "api", VIP[6], Port(6443), ETH0, NodeName("n1"), (), forwarding=Forwarding.DIRECT
+    )
+    given = host_state(Spec(NodeName("n1"), OWN[6], (server,)), server, False, OWN[6])
+    assert fact not in given.present | given.absent

@@ -13,6 +13,7 @@ from revip.agent.history import HISTORY
 from revip.errors import RevipError
 from revip.model.health import BackendName
 from revip.planner.diff import describe
+from revip.planner.forwarding import choice
 from revip.planner.pool import drain_refusal
 from revip.planner.service import Service
 
@@ -111,6 +112,11 @@ class Commands:
             "table": [describe(change) for change in plan.changes],
             "host": list(hosting.missing) if hosting is not None else [],
             "reasons": plan.reasons,
+            "forwarding": {
+                service.spec.name: choice(service.spec)
+                for service in self._agent.node.services.values()
+                if service.spec.automatic
+            },
             "paused": self._agent.node.paused,
         }
 

@@ -71,6 +71,7 @@ def _service(node: Node, service: Service, now: Instant) -> dict[str, Any]:
         "scheduler": spec.scheduler,
         "scheduler_flags": sorted(flag.value for flag in spec.flags),
         "forwarding": spec.forwarding.name.lower(),
+        "forwarding_reason": spec.forwarding_reason,
         "mode": pool.mode.value if pool else "starting",
         "mode_ms": now - service.mode_since if pool else 0,
         "mode_reason": pool.reason if pool else "",

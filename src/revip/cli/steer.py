@@ -100,4 +100,6 @@ def _plan(arguments: argparse.Namespace) -> int:
     for server, reasons in plan["reasons"].items():
         for backend, reason in reasons.items():
             print(f"{server}: {backend}: {reason}")
+    for server, choice in plan.get("forwarding", {}).items():
+        print(f"{server}: {choice}")
     return 0

@@ -49,6 +49,7 @@ from revip.model.spec import (
 _FORWARDING = {
     Method.DIRECT: Forwarding.DIRECT,
     Method.MASQUERADE: Forwarding.MASQUERADE,
+    Method.AUTO: Forwarding.DIRECT,
 }
 _SPEC = Spec(NodeName(""), None, ())
 
@@ -165,6 +166,7 @@ def _server(reader: Reader, files: list[ProbeFiles]) -> VirtualServerSpec | None
         scheduler=scheduler,
         flags=flags,
         forwarding=_FORWARDING[method],
+        automatic=method is Method.AUTO,
         panic_threshold=panic_threshold,
         drain_deadline=drain_deadline,
         probe=probe,

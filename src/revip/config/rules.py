@@ -130,6 +130,8 @@ def judge_server(server: Reader, spec: VirtualServerSpec) -> None:
     server.rule((Server.INTERFACE,), spec.interface in ours, mend)
     _judge_backends(server, spec)
     _judge_peers(server, spec)
+    mend = "auto judges by the backends in this file: choose direct or masquerade"
+    server.rule((Server.FORWARDING,), spec.automatic and spec.backends_file is not None, mend)
     if spec.vrrp is not None and spec.forwarding is not Forwarding.DIRECT:
         server.warn(Server.FORWARDING, "connections break when the virtual IP moves; direct is not")
     if spec.scheduler != "mh":

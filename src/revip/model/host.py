@@ -123,8 +123,31 @@ class Snat:
     port: Port
 
 
+@dataclass(frozen=True, slots=True)
+class Untracked:
+    """Connection tracking passes over what comes in by LINK for VIP:PORT, and over its ICMP.
+
+    Two rules in table raw, in a chain of our own.  It holds, too, where nothing tracks
+    connections, and where there is no iptables to say it with.
+    """
+
+    link: LinkName
+    address: IPAddress
+    port: Port
+    source: IPAddress | None = None
+    """Only what comes from there; None is anybody."""
+
+
 HostFact = (
-    DummyLink | LinkAddress | LocalRoute | SourceHintRoute | WireRule | Sysctl | Snat | SyncDaemon
+    DummyLink
+    | LinkAddress
+    | LocalRoute
+    | SourceHintRoute
+    | WireRule
+    | Sysctl
+    | Snat
+    | Untracked
+    | SyncDaemon
 )
 
 

@@ -103,6 +103,12 @@ class VirtualServerSpec:
     scheduler: str = "mh"
     flags: frozenset[SchedulerFlag] = frozenset({SchedulerFlag.MH_PORT, SchedulerFlag.MH_FALLBACK})
     forwarding: Forwarding = Forwarding.DIRECT
+    automatic: bool = False
+    """The forwarding method is left to revip (`planner.forwarding`)."""
+    forwarding_reason: str = ""
+    """Why it is this one, where it was left to revip."""
+    undecided: bool = False
+    """It may become another one yet: the interface has no subnet to judge by."""
     panic_threshold: int = 1
     """With fewer healthy backends than this, all known backends are in (panic)."""
     drain_deadline: Span = Span(600_000)

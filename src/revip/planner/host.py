@@ -27,6 +27,7 @@ from revip.model.host import (
     Snat,
     SourceHintRoute,
     Sysctl,
+    Untracked,
     WireRule,
 )
 from revip.model.ipvs import Forwarding, IPAddress, Protocol, at
@@ -35,6 +36,8 @@ from revip.model.sync import SyncDaemon
 
 ICMP = 1
 ICMPV6 = 58
+_CONNTRACK = Sysctl("net.ipv4.vs.conntrack", "1", optional=True)
+"""Missing where the kernel was built without CONFIG_IP_VS_NFCT; `revip check` says so."""
 
 
 def host_state(
@@ -49,7 +52,7 @@ def host_state(
         return HostState()
     if node_address.version != server.address.version:
         raise InvariantError(f"{node_address} is not of the family of {server.address}")
-    ready, leading = _direct(server, node_address)
+    ready, leading = _direct(server, node_address, on_link=spec.node_address is None)
     translating = _masquerade(server)
     match server.forwarding, directing:
         case Forwarding.DIRECT, True:
@@ -101,7 +104,7 @@ def host_diff(
     if awaited:
         surplus = frozenset(fact for fact in surplus if not isinstance(fact, LocalRoute))
     return (
-        tuple(sorted(surplus, key=_order, reverse=True)),
+        tuple(sorted(surplus, key=_leaving, reverse=True)),
         tuple(sorted(missing, key=_order)),
     )
 
@@ -128,16 +131,25 @@ def describe_fact(fact: HostFact) -> str:
             return str(fact)
         case Snat(address, port):
             return f"masquerade what IPVS forwards for {at(address, port)}"
+        case Untracked(link, address, port, source):
+            sender = f" from {source}" if source else ""
+            return f"no tracking of what {link} receives{sender} for {at(address, port)}"
         case _:
             assert_never(fact)
 
 
 def _direct(
-    server: VirtualServerSpec, source: IPAddress
+    server: VirtualServerSpec, source: IPAddress, *, on_link: bool
 ) -> tuple[frozenset[HostFact], frozenset[HostFact]]:
-    """Return what every node needs, and what the director needs beyond it."""
+    """Return what every node needs, and what the director needs beyond it.
+
+    `on_link` says that `source` is known to be an address of the interface itself.
+    """
     link, vip = server.interface, server.address
     ready: set[HostFact] = {
+        # Else a pod's segment to the VIP, forwarded by a follower, is tied to the request socket
+        # of the follower's own server and dropped: ip_forward(), net/ipv4/ip_forward.c.
+        Sysctl("net.ipv4.tcp_early_demux", "0", optional=True),
         DummyLink(DUMMY),
         # The socket that answers from the VIP may only do so if the VIP is an address of ours.
         LinkAddress(DUMMY, vip),
@@ -145,6 +157,9 @@ def _direct(
         WireRule(link, vip, Protocol.TCP, server.port),
         # Without ICMP the answers of path MTU discovery never reach the socket.
         WireRule(link, vip, ICMP if vip.version == 4 else ICMPV6, None),
+        # What a pod here sends under this node's address, and the director sends back, would be
+        # taken for another connection than the one that is being translated.
+        Untracked(link, vip, server.port, source),
     }
     if vip.version == 4:
         conf = f"net.ipv4.conf.{_sysctl_name(link)}"
@@ -159,12 +174,21 @@ def _direct(
     else:
         # Without it a follower's process picks the VIP, which it has, as its own source.
         ready.add(SourceHintRoute(link, vip, source))
+        if on_link:
+            # MASQUERADE asks no route: without it a pod's packets to the VIP get the VIP, which
+            # is on the dummy, as their source (ipv6_dev_get_saddr(), net/ipv6/addrconf.c).
+            name = f"net.ipv6.conf.{_sysctl_name(link)}.use_oif_addrs_only"
+            ready.add(Sysctl(name, "1", optional=True))
     leading: set[HostFact] = {
         LinkAddress(link, vip),
         # Without the hint a local process would send to a remote backend with the VIP as source.
         LocalRoute(link, vip, KERNEL_LOCAL_TABLE, source),
         # A segment in mid-connection that another director sent so far is welcome.
         Sysctl("net.ipv4.vs.sloppy_tcp", "1", optional=True),
+        # Replies to this host and its pods belong to a connection that a firewall knows ...
+        _CONNTRACK,
+        # ... and of everybody else's it sees one half only, which it would call invalid.
+        Untracked(link, vip, server.port),
         *_table_sysctls(),
     }
     return frozenset(ready), frozenset(leading)
@@ -178,7 +202,7 @@ def _masquerade(server: VirtualServerSpec) -> frozenset[HostFact]:
         LocalRoute(server.interface, server.address, KERNEL_LOCAL_TABLE),
         # Answers of a backend on the client's own segment must come back through the director.
         Snat(server.address, server.port),
-        Sysctl("net.ipv4.vs.conntrack", "1"),
+        _CONNTRACK,
         *_table_sysctls(),
     }
     if server.address.version == 4:
@@ -241,9 +265,18 @@ def _order(fact: HostFact) -> tuple[int, str]:
             rank = 10
         case LocalRoute():
             rank = 11
+        case Untracked():
+            # It matters only beside some firewalls, and takes a process: nobody waits for it.
+            rank = 12
         case _:
             assert_never(fact)
     return rank, describe_fact(fact)
+
+
+def _leaving(fact: HostFact) -> tuple[int, str]:
+    """Rank `fact` for being taken away: the higher, the earlier."""
+    rank, words = _order(fact)
+    return (-1, words) if isinstance(fact, Untracked) else (rank, words)
 
 
 def _is_the_kernels_own(fact: HostFact) -> bool:

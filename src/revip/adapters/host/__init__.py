@@ -1,4 +1,4 @@
-"""Links, addresses, routes, rules, sysctls and SNAT of the network namespace we run in.
+"""Links, addresses, routes, rules, sysctls, packet filter of the network namespace we run in.
 
 `LinuxHost` is the port; each other module knows one interface of the kernel.  Nothing foreign is
 changed: routes and rules carry our protocol number, the dummy link and the packet-filter chain

@@ -11,10 +11,10 @@ from typing import assert_never
 from revip.adapters.host.leases import Leases
 from revip.adapters.host.links import LinkFact, Links
 from revip.adapters.host.notices import Notices
+from revip.adapters.host.packet_filter import PacketFilter
 from revip.adapters.host.record import Record
 from revip.adapters.host.refusals import refusal
 from revip.adapters.host.rtnetlink import Rtnetlink
-from revip.adapters.host.snat import Masquerading
 from revip.adapters.host.syncing import Syncing
 from revip.adapters.host.sysctls import Sysctls
 from revip.model.host import (
@@ -27,6 +27,7 @@ from revip.model.host import (
     Snat,
     SourceHintRoute,
     Sysctl,
+    Untracked,
     WireRule,
 )
 from revip.model.ipvs import IPAddress
@@ -39,9 +40,12 @@ UNANNOUNCED = 0.5
 RECHECK = 10.0
 """Seconds after which links, addresses, routes and rules are read although nothing was heard."""
 
+_TRACKING = "net/netfilter/nf_conntrack_count"
+"""Below /proc/sys, where this kernel tracks connections."""
+
 
 class LinuxHost:
-    """Links, addresses, routes, rules, sysctls and SNAT of the calling thread's namespace.
+    """Links, addresses, routes, rules, sysctls and packet filter of the calling thread's namespace.
 
     Reading rtnetlink costs milliseconds and it announces each change, so what was read is good
     until something is heard, or for `RECHECK` seconds.  Sysctls announce nothing and are cheap:
@@ -61,7 +65,7 @@ class LinuxHost:
         self._links = Links(self._netlink, self._leases)
         self._notices = Notices()
         self._sysctls = Sysctls(self._record, sysctl_root)
-        self._masquerading = Masquerading(self._record)
+        self._filter = PacketFilter(self._record, tracking=sysctl_root / _TRACKING)
         self._syncing = Syncing(daemons, self._record)
         self._read: tuple[frozenset[LinkFact], frozenset[HostFact], int, float] | None = None
 
@@ -82,9 +86,9 @@ class LinuxHost:
             if isinstance(fact, Sysctl) and self._sysctls.is_ours(fact):
                 holds.add(fact)
         holds |= self._syncing.holding(wanted.present, wanted.absent)
-        holds |= self._masquerading.ours(f for f in wanted.absent if isinstance(f, Snat))
-        if needed := frozenset(f for f in wanted.present if isinstance(f, Snat)):
-            holds |= await self._masquerading.in_force(needed)
+        holds |= self._filter.ours(f for f in wanted.absent if isinstance(f, Snat | Untracked))
+        if needed := frozenset(f for f in wanted.present if isinstance(f, Snat | Untracked)):
+            holds |= await self._filter.in_force(needed)
         return frozenset(holds)
 
     async def apply(self, remove: Sequence[HostFact], add: Sequence[HostFact]) -> None:
@@ -145,6 +149,7 @@ class LinuxHost:
 
     async def close(self) -> None:
         """Give the sockets back; the next call opens others."""
+        await self._filter.close()
         self._notices.close()
         self._netlink.close()
         self._read = None
@@ -169,8 +174,8 @@ class LinuxHost:
         match fact:
             case Sysctl():
                 self._sysctls.give(fact)
-            case Snat():
-                await self._masquerading.give(fact)
+            case Snat() | Untracked():
+                await self._filter.give(fact)
             case SyncDaemon():
                 self._syncing.give(fact)
             case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
@@ -182,8 +187,8 @@ class LinuxHost:
         match fact:
             case Sysctl():
                 self._sysctls.restore(fact)
-            case Snat():
-                await self._masquerading.take(fact)
+            case Snat() | Untracked():
+                await self._filter.take(fact)
             case SyncDaemon():
                 await self._syncing.take(fact)
             case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
@@ -205,4 +210,5 @@ def _words(fact: LinkFact) -> Iterator[bytes]:
 
 
 def _link_facts(facts: frozenset[HostFact]) -> frozenset[LinkFact]:
-    return frozenset(fact for fact in facts if not isinstance(fact, Sysctl | Snat | SyncDaemon))
+    others = Sysctl | Snat | Untracked | SyncDaemon
+    return frozenset(fact for fact in facts if not isinstance(fact, others))

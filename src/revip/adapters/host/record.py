@@ -37,7 +37,7 @@ class Record:
     def __init__(self, path: Path) -> None:
         self.sysctls: dict[str, Changed] = {}
         self.chains: set[str] = set()
-        """Packet-filter rules of ours, as `ADDRESS PORT`."""
+        """Packet-filter rules of ours, in the words of `packet_filter.entry`."""
         self.sync: dict[str, Started] = {}
         """Sync daemons of ours by their role."""
         self.trouble: str | None = None
@@ -58,7 +58,7 @@ class Record:
                 str(name): Changed(str(entry["former"]), str(entry["given"]))
                 for name, entry in document["sysctls"].items()
             }
-            self.chains = {str(entry) for entry in document["masquerade"]}
+            self.chains = {str(entry) for entry in document["chains"]}
             self.sync = {
                 str(role): Started(str(entry["daemon"]), int(entry["index"]))
                 for role, entry in document.get("sync", {}).items()
@@ -79,7 +79,7 @@ class Record:
                 name: {"former": change.former, "given": change.given}
                 for name, change in sorted(self.sysctls.items())
             },
-            "masquerade": sorted(self.chains),
+            "chains": sorted(self.chains),
             "sync": {role: asdict(started) for role, started in sorted(self.sync.items())},
         }
         fresh = self._path.with_name(self._path.name + ".new")

@@ -73,6 +73,15 @@ class Listener:
         return self.address.version == version or self.address == IPv6Address(0)
 
 
+@dataclass(frozen=True, slots=True)
+class FilterRule:
+    """One rule of the packet filter that looks at ports or connection states."""
+
+    version: int
+    text: str
+    """As iptables-save(8) prints it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts(Standing):
     """Everything that is looked at, read once."""
@@ -88,6 +97,12 @@ class Facts(Standing):
     """Those of `wanted_sysctls` that exist, by name."""
     sysctls_writable: bool = True
     selinux_enforcing: bool = False
+    iptables: bool = True
+    """Whether there is a program of that name, in either form."""
+    tracking: bool = False
+    """Whether the kernel tracks connections (nf_conntrack is loaded)."""
+    filters: tuple[FilterRule, ...] = ()
+    """Of table filter, in every form that works here."""
 
 
 def wanted_modules(server: VirtualServerSpec) -> tuple[str, ...]:

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 
 from revip.adapters.preflight.facts import Facts, Module, SocketPath, wanted_modules, wanted_sysctls
+from revip.adapters.preflight.filters import judge_filter
 from revip.adapters.preflight.standing import Check, Level, judge_standing
 from revip.model.ipvs import Forwarding, at
 from revip.model.spec import DUMMY, Spec, VirtualServerSpec
+from revip.planner.forwarding import choice
 
 RIVALS = {
     "keepalived": "keep it for other addresses only, or stop it: the two would fight",
@@ -27,6 +29,9 @@ def preflight(spec: Spec, facts: Facts) -> tuple[Check, ...]:
         checks += _subnet(server, facts)
         checks += _sysctls(spec, server, facts)
         checks += _ports(spec, server, facts)
+        checks += judge_filter(spec, server, facts)
+        if server.automatic:
+            checks.append(Check(f"forwarding of {server.name}", Level.OK, choice(server)))
     checks += _neighbors(facts)
     return tuple(dict.fromkeys(checks))
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -19,6 +21,7 @@ from typing import Any
 from revip.adapters.preflight.facts import (
     Address,
     Facts,
+    FilterRule,
     Link,
     Listener,
     Module,
@@ -35,6 +38,8 @@ Network = tuple[Mapping[str, Link], frozenset[Address]]
 IFF_UP = 0x1
 LISTEN = "0A"
 """TCP_LISTEN as /proc/net/tcp has it (include/net/tcp_states.h)."""
+SAVED_WITHIN = 5.0
+"""Seconds for iptables-save; a host with tens of thousands of rules takes one."""
 ANSWER_WITHIN = 0.5
 """Seconds in which a living agent accepts on its socket."""
 
@@ -43,6 +48,7 @@ def read_facts(
     spec: Spec,
     root: Path = Path("/"),
     network: Callable[[], Network] | None = None,
+    filters: Callable[[], tuple[FilterRule, ...] | None] | None = None,
 ) -> Facts:
     """Return the facts about this host that `spec` depends on; changes nothing.
 
@@ -54,6 +60,7 @@ def read_facts(
     links, addresses = (network or read_network)()
     needed = {each for server in spec.virtual_servers for each in wanted_sysctls(spec, server)}
     files = {each.name: root / "proc/sys" / sysctl_path(each.name) for each in needed}
+    rules = (filters or read_filters)()
     values = {name: value for name, file in files.items() if (value := text(file).strip())}
     return Facts(
         euid=standing.euid,
@@ -72,6 +79,9 @@ def read_facts(
         sysctls=values,
         sysctls_writable=all(os.access(files[name], os.W_OK) for name in values),
         selinux_enforcing=text(root / "sys/fs/selinux/enforce").strip() == "1",
+        iptables=rules is not None,
+        tracking=(root / "proc/sys/net/netfilter/nf_conntrack_count").exists(),
+        filters=rules or (),
     )
 
 
@@ -92,6 +102,38 @@ def read_network() -> Network:
             if (text := each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"))
         )
     return links, addresses
+
+
+def read_filters() -> tuple[FilterRule, ...] | None:
+    """Return the rules of table filter that matter here; None when there is no iptables.
+
+    Without naming a table, so that no packet-filter module is loaded by our asking.
+    """
+    found: dict[FilterRule, None] = {}
+    programs = 0
+    for version, name in ((4, "iptables"), (6, "ip6tables")):
+        for form in ("", "-legacy", "-nft"):
+            if shutil.which(f"{name}{form}-save") is None:
+                continue
+            programs += 1
+            for rule in _filter_rules(f"{name}{form}-save"):
+                found[FilterRule(version, rule)] = None
+    return tuple(found) if programs else None
+
+
+def _filter_rules(program: str) -> Iterable[str]:
+    try:
+        done = subprocess.run(  # noqa: S603 - its name is ours
+            [program], capture_output=True, text=True, timeout=SAVED_WITHIN, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    table = ""
+    for line in done.stdout.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif table == "filter" and line.startswith("-A ") and ("state " in line):
+            yield line
 
 
 def _link(message: Any) -> Link:

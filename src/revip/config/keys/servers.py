@@ -17,6 +17,7 @@ class Method(Enum):
 
     DIRECT = "direct"
     MASQUERADE = "masquerade"
+    AUTO = "auto"
 
 
 class Server:
@@ -54,7 +55,8 @@ class Server:
         "forwarding",
         kinds.member(Method),
         "How packets reach a backend.  `direct` keeps the client's address and needs one segment"
-        " and equal ports; `masquerade` does without both.",
+        " and equal ports; `masquerade` does without both.  `auto` is `direct` where all backends"
+        " are in the interface's own subnet and have the same port, else `masquerade`.",
         "direct",
     )
     PANIC_THRESHOLD: Key[int] = Key(
