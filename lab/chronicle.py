@@ -19,6 +19,11 @@ Event = Mapping[str, Any]
 TIMES = ("removed_after_ms", "readded_after_ms", "drift_repaired_after_ms")
 FAILED_REQUESTS = "rolling_restart_failed_requests"
 KEPT = "panic_kept_backends"
+MOVED, STREAMS, LOST = (
+    "leader_moved_after_ms",
+    "leader_killed_streams",
+    "leader_killed_streams_lost",
+)
 
 
 @dataclass(slots=True)
@@ -133,6 +138,8 @@ class Chronicle:
             and self.figures.get(FAILED_REQUESTS) == 0
             and bool(self.backends)
             and self.figures.get(KEPT) == len(self.backends)
+            and MOVED in self.figures
+            and self.figures.get(LOST) == 0
         )
 
     def outcome(self, kernel: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from lab.chronicle import FAILED_REQUESTS, KEPT, Backend, Chronicle
+from lab.chronicle import FAILED_REQUESTS, KEPT, LOST, STREAMS, Backend, Chronicle
 from lab.feed import FAILED
 from lab.scenarios.demo import written
 
@@ -216,11 +216,18 @@ def comparison(story: Chronicle) -> list[tuple[str, str, str]]:
             "-" if kept is None else f"{kept:.0f} of {len(story.backends)}",
             "none",
         ),
+        ("director's agent killed: streams lost", _lost(story), "all it directed"),
     ]
 
 
 def _time(story: Chronicle, name: str) -> str:
     return written(story.figures[name]) if name in story.figures else "-"
+
+
+def _lost(story: Chronicle) -> str:
+    if LOST not in story.figures:
+        return "-"
+    return f"{story.figures[LOST]:.0f} of {story.figures[STREAMS]:.0f}"
 
 
 def _failures(story: Chronicle) -> str:

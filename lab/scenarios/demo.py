@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from lab import clients, observer
-from lab.cluster import Cluster, Load, milliseconds, now
+from lab.cluster import Cluster, Config, Load, milliseconds, now
 from lab.feed import Feed, Tail
 from lab.net import PORT
 from lab.scenario import Run, scenario
+from lab.scenarios.announcing import finished, opened, wait
+from lab.scenarios.election import answering
 
 SLOW = 10.0
 """Seconds that nothing here may take, on the slowest machine."""
@@ -27,15 +30,16 @@ DRAIN_SECONDS = 3.0
 """Readiness is red for that long before the port closes."""
 KEPT_CONNECTIONS = 12
 """Of the client: enough that every backend has some."""
+STREAMS = 50
 PATIENCE = 2.0
 """Seconds after which the client gives a request up."""
 
 
-@scenario("demo", "the whole story: killed, back, wiped, rolled, all down; as script/demo shows it")
+@scenario("demo", "the whole story of script/demo: killed, back, wiped, rolled, all down, moved")
 def demo(run: Run) -> None:
     """Tell it."""
     run.say("Three API servers and a revip agent on each node are starting")
-    with Cluster(run) as cluster:
+    with Cluster(run, adjust=elected) as cluster:
         load = busy_client(cluster, run.directory / "requests.jsonl")
         epoch = now()
         story = Story(run, cluster, load, epoch)
@@ -51,9 +55,17 @@ def demo(run: Run) -> None:
             story.vandal()
             rolled = story.rolling_restart()
             story.all_down()
+            story.leader_killed()
         load.finish()
         story.count(*rolled)
         run.say("All of it healed by itself")
+
+
+def elected(document: Config, node: str) -> None:
+    """Have the nodes elect the director; the first one has the highest priority."""
+    server = document["virtual_servers"][0]
+    first = node == server.pop("owner")
+    server["election"] = {"kind": "vrrp", "vrid": 51, "priority": 200 if first else 100}
 
 
 def busy_client(cluster: Cluster, path: Path) -> Load:
@@ -215,6 +227,30 @@ class Story:
             cluster.until_reachable()
             answered = self._first_answer(killed[-1])
             step.took("answered_after_ms", "answers after", milliseconds(started, answered))
+        time.sleep(LOOK)
+
+    def leader_killed(self) -> None:
+        """Kill the director's agent while long connections are open."""
+        cluster, leader = self.cluster, self.cluster.owner
+        title = f"The director's agent is killed (SIGKILL): {STREAMS} open streams go on"
+        with self.step("leader", title) as step:
+            held = cluster.streams(STREAMS)
+            wait(lambda: opened(held.path) == STREAMS, "the streams are open")
+            time.sleep(LOOK)
+            killed = now()
+            cluster.agents[leader].kill(signal.SIGKILL)
+            self.mark("leader", killed, f"{leader}'s agent killed")
+            wait(lambda: bool(seen := answering(cluster)) and leader not in seen, "another answers")
+            moved = milliseconds(killed, now())
+            time.sleep(LOOK)
+            streams = finished(held.process, held.path)
+            lost = [stream.backend for stream in streams if stream.fate != "alive"]
+            self.run.figure("leader_moved_after_ms", moved)
+            self.run.figure("leader_killed_streams", len(streams))
+            self.run.figure("leader_killed_streams_lost", len(lost))
+            self.run.check(not lost, f"all {len(streams)} streams go on: {lost} lost")
+            step.result = f"{len(lost)} of {len(streams)} lost"
+            self.measured("leader", f"only another answers after {written(moved)}")
         time.sleep(LOOK)
 
     def _first_answer(self, killed: int) -> int:

@@ -44,6 +44,9 @@ EVENTS: list[dict[str, Any]] = [
     {"event": "figure", "name": "panic_kept_backends", "ms": 3},
     {"event": "figure", "name": "rolling_restart_failed_requests", "ms": 0},
     {"event": "figure", "name": "rolling_restart_requests", "ms": 2600},
+    {"event": "figure", "name": "leader_moved_after_ms", "ms": 1200.0},
+    {"event": "figure", "name": "leader_killed_streams", "ms": 50},
+    {"event": "figure", "name": "leader_killed_streams_lost", "ms": 0},
     {"event": "span", "from": 100.0, "to": 900.0, "text": "rolling restart"},
     {"event": "check", "ok": True, "text": "all is well"},
     {"scenario": "demo", "kernel": "uml", "ok": True, "figures": {}},
@@ -105,6 +108,11 @@ def test_what_did_not_happen_is_null_and_not_ok(name: str) -> None:
 
 def test_one_failed_request_in_the_rolling_restart_is_not_ok() -> None:
     assert not told(with_figure("rolling_restart_failed_requests", 1)).ok
+
+
+def test_a_stream_lost_with_the_leader_is_not_ok() -> None:
+    assert not told(with_figure("leader_killed_streams_lost", 1)).ok
+    assert not told(without("leader_moved_after_ms")).ok
 
 
 def test_a_backend_lost_in_panic_is_not_ok() -> None:
