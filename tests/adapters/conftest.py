@@ -54,7 +54,8 @@ class Server:
         if self.listener is not None:
             self.listener.close()
         for writer in self.writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # Python before 3.11.4, when closed twice
+                writer.transport.abort()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

@@ -203,17 +203,17 @@ class Keeping:
         self.starts += 1
         self._running, self._ended = True, False
         self._heard, self._heard_at = False, self.clock.now()
+        problem = ""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._find_sources())
                 group.create_task(self._serve())
-        except* KernelError as errors:
-            raise KeeperError(str(errors.exceptions[0])) from errors
-        except* KeeperError as errors:
-            raise KeeperError(str(errors.exceptions[0])) from errors
+        except* (KernelError, KeeperError) as errors:
+            problem = str(errors.exceptions[0])  # raised below: in here some versions group it
         finally:
             self._running = False
             self._link.close()
+        raise KeeperError(problem)
 
     def add(self, election: KeptElection) -> None:
         """Hold an election from now on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.sslproto
+import contextlib
 import errno
 import os
 import socket
@@ -196,7 +197,9 @@ class Connection(asyncio.Protocol):
         self._lost = None
         self._quiet()
         if self._transport is not None:
-            self._transport.abort()
+            # Python 3.11 before 3.11.4 forgets the TLS protocol of a transport closed twice.
+            with contextlib.suppress(AttributeError):
+                self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.BaseProtocol."""
