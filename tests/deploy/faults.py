@@ -15,6 +15,11 @@ def growing(each: int) -> Callable[[int], float]:
     return lambda minute: each * (minute + 1)
 
 
+def once(gained: int) -> Callable[[int], float]:
+    """Return a counter that gains so much at the beginning."""
+    return lambda _: gained
+
+
 def _judged(verdict: str, backend: Labels) -> tuple[Change, ...]:
     """Return how agents see a backend that is not healthy, and what they want for it."""
     draining = verdict == "draining"
@@ -160,7 +165,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "somebody flushes the table once",
-        (("revip_drift_repairs_total", on("n1"), 40),),
+        (("revip_drift_repairs_total", on("n1"), once(40)),),
         lasts=1,
     ),
     Fault(
@@ -227,7 +232,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the state file of n3 cannot be written",
-        (("revip_notes_total", on("n3", kind="agent.fault"), 1),),
+        (("revip_notes_total", on("n3", kind="agent.fault"), once(1)),),
         (("RevipAgentFault", on("n3")),),
         lasts=2,
     ),
