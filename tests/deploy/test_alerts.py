@@ -110,8 +110,9 @@ def test_every_runbook_is_of_an_alert() -> None:
 def test_the_runbooks_list_every_alert() -> None:
     head = ["| alert | severity | after |", "| --- | --- | --- |"]
     rows = [
-        f"| [{name}](#{name.lower()}) | {rule['labels']['severity']} | {rule.get('for', 'at once')} |"
+        f"| [{name}](#{name.lower()}) | {rule['labels']['severity']} | {after} |"
         for name, rule in alerts().items()
+        for after in [rule.get("for", "at once")]
     ]
     assert between(page("docs/runbooks.md").text, "alerts") == "\n".join([*head, *rows, ""])
 
