@@ -94,7 +94,16 @@ FAULTS: tuple[Fault, ...] = (
         lasts=370,
     ),
     Fault(
-        "n2 is drained past its deadline, then stopped for its upgrade",
+        "n2 is healthy, drained on n1, and taken out there at the deadline",
+        (
+            ("revip_backend_drained", on("n1", backend="n2"), 1),
+            ("revip_backend_in_table", on("n1", backend="n2"), 0),
+            ("revip_backend_weight", on("n1", backend="n2"), None),
+        ),
+        lasts=30,
+    ),
+    Fault(
+        "n2 is drained, then stopped for its upgrade",
         (("revip_backend_drained", on("n1", backend="n2"), 1), *_out({"backend": "n2"})),
         lasts=60,
     ),
@@ -239,6 +248,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the disk of n3 is full",
         (("revip_history_failures_total", on("n3"), growing(5)),),
+        (("RevipHistoryNotWritten", on("n3")),),
+        lasts=5,
+    ),
+    Fault(
+        "the disk of n3 is too slow",
+        (("revip_history_dropped_total", on("n3"), growing(5)),),
         (("RevipHistoryNotWritten", on("n3")),),
         lasts=5,
     ),
