@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from revip.model.health import Finding
+from revip.model.health import CertificateEnds, Finding
 from revip.model.spec import ProbeSpec
 from tests.adapters.conftest import HASTY, Backends, answer, hang, server_context
 
@@ -128,10 +128,12 @@ async def test_verification_can_be_turned_off(backends: Backends) -> None:
 async def test_a_certificate_about_to_expire_is_noted(
     backends: Backends, https: ProbeSpec, authority: trustme.CA, days: float, note: str
 ) -> None:
-    context = server_context(authority.issue_cert("127.0.0.1", not_after=in_days(days)))
+    end = in_days(days)
+    context = server_context(authority.issue_cert("127.0.0.1", not_after=end))
     server = await backends.serve_http(context=context)
     result = await backends.probe(server.port, https).ask(fresh=False)
     assert (result.finding, result.reason) == (Finding.READY, f"HTTP 200{note}")
+    assert result.certificates == CertificateEnds(int(end.timestamp()))
 
 
 async def test_a_hanging_handshake_is_told_apart(backends: Backends, https: ProbeSpec) -> None:

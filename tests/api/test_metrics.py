@@ -18,7 +18,7 @@ from revip.api.exposition import Family, Type, exposition
 from revip.api.metrics import FAMILIES, Facts, markdown, render
 from revip.api.process import LoopLag, process
 from revip.api.tally import Tally
-from revip.model.health import BackendName, Finding
+from revip.model.health import BackendName, CertificateEnds, Finding, ProbeResult
 from revip.model.instants import Instant
 from revip.model.notes import Event, Kind, Level, Note
 from revip.planner.measures import DURATIONS, Histogram, ProbeCounts
@@ -34,6 +34,7 @@ def facts(moment: str = "one out", **changes: Any) -> Facts:
         for milliseconds in (1, 3, 700, 9000):
             counts.durations.add(milliseconds / 1000)
         counts.findings.update({Finding.READY.value: 3, Finding.NOT_READY.value: 1})
+        counts.certificates = CertificateEnds(1_830_000_000.0, 1_810_000_000.0)
         probes["api", BackendName(name)] = counts
     written = Histogram()
     written.add(0.0004)
@@ -103,6 +104,18 @@ def test_a_histogram_counts_up_to_all() -> None:
     assert (buckets[0], buckets[-1]) == (1, 4)
     assert found[f"revip_probe_duration_seconds_count{{{place}}}"] == 4
     assert found[f"revip_probe_duration_seconds_sum{{{place}}}"] == pytest.approx(9.704)
+
+
+def test_when_certificates_expire_is_known_also_after_they_have() -> None:
+    told = facts()
+    counts = told.probes["api", BackendName("n1")]
+    counts.add(ProbeResult(Finding.FAILED, "certificate has expired"))
+    found = samples(render(told))
+    name = (
+        'revip_certificate_expiry_timestamp_seconds{virtual_server="api",backend="n1",certificate='
+    )
+    assert found[name + '"backend"}'] == 1_830_000_000
+    assert found[name + '"client"}'] == 1_810_000_000
 
 
 def test_changes_are_counted_and_those_of_vanished_backends_forgotten() -> None:

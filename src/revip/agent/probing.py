@@ -59,8 +59,7 @@ class Probing:
                 probe = await self._probe(service, backend)
                 result = _excused(await probe.ask(fresh=fresh), limit)
                 counts = self.counts.setdefault((service.name, backend.name), ProbeCounts())
-                counts.durations.add(result.latency / 1000)
-                counts.findings[result.finding.value] += 1
+                counts.add(result)
                 return result
         except asyncio.CancelledError:
             task = asyncio.current_task()

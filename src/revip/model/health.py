@@ -60,6 +60,16 @@ ROUTE = "route"
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateEnds:
+    """Until when the certificates that a probe used are valid, in seconds of the epoch."""
+
+    backend: float | None = None
+    """The backend's; None when it was not verified."""
+    client: float | None = None
+    """Our own; None when we present none."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeResult:
     """One probe's outcome."""
 
@@ -72,6 +82,8 @@ class ProbeResult:
     """Where it ended: `route`, `connect`, `tls`, `http`; empty when it went all the way."""
     held: bool = False
     """True when the answer came over the held connection, not over a new one."""
+    certificates: CertificateEnds | None = None
+    """None without TLS, and when there was no answer."""
 
 
 @dataclass(frozen=True, slots=True)

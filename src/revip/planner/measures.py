@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from revip.model.health import CertificateEnds, ProbeResult
+
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets, in seconds."""
 
@@ -29,3 +31,12 @@ class ProbeCounts:
 
     durations: Histogram = field(default_factory=Histogram)
     findings: Counter[str] = field(default_factory=Counter)
+    certificates: CertificateEnds | None = None
+    """As the newest probe saw them that had an answer over TLS."""
+
+    def add(self, result: ProbeResult) -> None:
+        """Count one probe."""
+        self.durations.add(result.latency / 1000)
+        self.findings[result.finding.value] += 1
+        # One that has expired ends the answers: what was seen before goes on counting.
+        self.certificates = result.certificates or self.certificates

@@ -35,4 +35,6 @@ async def bounded(
         stage = progress.stage.value
     else:
         stage = ""
-    return ProbeResult(finding, reason, Span(clock.now() - started), stage, progress.held)
+    return ProbeResult(
+        finding, reason, Span(clock.now() - started), stage, progress.held, progress.certificates
+    )

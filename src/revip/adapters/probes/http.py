@@ -15,7 +15,7 @@ from revip.adapters.probes.connection import Connection, Endpoint, attach, conne
 from revip.adapters.probes.files import Rereading, read_token
 from revip.adapters.probes.held import HeldConnection
 from revip.adapters.probes.outcome import Closed, FailedProbe, Progress, Stage, one_line
-from revip.model.health import Finding, HealthTiming, ProbeResult
+from revip.model.health import CertificateEnds, Finding, HealthTiming, ProbeResult
 from revip.model.instants import Instant
 from revip.model.ipvs import at
 from revip.model.spec import ProbeSpec
@@ -93,6 +93,10 @@ class Opener(Protocol):
         """Return a new connection; raises OSError, FailedProbe or ValueError."""
         ...
 
+    def certificates(self) -> CertificateEnds | None:
+        """Return until when the certificates in use are valid; None without TLS."""
+        ...
+
     def expiry_note(self) -> str:
         """Return a note when a certificate in use is about to expire, else an empty string."""
         ...
@@ -108,6 +112,10 @@ class PlainOpener:
         """Connect; raises OSError or FailedProbe."""
         progress.stage = Stage.CONNECT
         return await attach(await connect(self._endpoint, timing))
+
+    def certificates(self) -> CertificateEnds | None:
+        """Return None: there is no certificate."""
+        return None
 
     def expiry_note(self) -> str:
         """Return an empty string: there is no certificate."""
@@ -182,6 +190,7 @@ class HttpProbe:
             connection.abort()
             raise
         self._held.succeeded(connection, keep=self._spec.held and answer.reusable, opened=opened)
+        progress.certificates = self._opener.certificates()
         return self._judge(answer)
 
     def _judge(self, answer: Answer) -> tuple[Finding, str]:

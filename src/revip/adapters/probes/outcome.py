@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import h11
 
-from revip.model.health import ROUTE, Finding, HealthTiming
+from revip.model.health import ROUTE, CertificateEnds, Finding, HealthTiming
 
 REASON_MAX = 200
 """Characters of a reason that came from outside; logs and status lines stay readable."""
@@ -83,6 +83,8 @@ class Progress:
     """The backend has ended the stream."""
     known: str = ""
     """A reason already known, while details are still being fetched."""
+    certificates: CertificateEnds | None = None
+    """Known once an answer has come over TLS."""
 
 
 class FailedProbe(Exception):  # noqa: N818 - it is an outcome, not an error of the program

@@ -12,7 +12,7 @@ from revip.adapters.probes import certificate
 from revip.adapters.probes.connection import Connection, Endpoint, attach, connect
 from revip.adapters.probes.files import Rereading, read, unfit
 from revip.adapters.probes.outcome import FailedProbe, Progress, Stage
-from revip.model.health import Finding, HealthTiming
+from revip.model.health import CertificateEnds, Finding, HealthTiming
 from revip.model.spec import ProbeSpec
 
 _NO_CHECK_TIME = 0x200000
@@ -124,8 +124,7 @@ class TlsClient:
         self._endpoint = endpoint
         self._name = name or endpoint.host
         self._last_failure: tuple[int, str] | None = None
-        self._client_expires: float | None = None
-        self._backend_expires: float | None = None
+        self._ends = CertificateEnds()
 
     async def open(self, timing: HealthTiming, progress: Progress) -> Connection:
         """Connect and finish the TLS handshake; raises OSError, FailedProbe or ValueError.
@@ -149,15 +148,19 @@ class TlsClient:
             ) from error
         await _hear_refusal(connection)
         self._last_failure = None
-        self._client_expires = trust.client_expires
-        self._backend_expires = certificate.expiry(connection.peer_certificate)
+        backend = certificate.expiry(connection.peer_certificate)
+        self._ends = CertificateEnds(backend, trust.client_expires)
         return connection
+
+    def certificates(self) -> CertificateEnds:
+        """Return the ends of the certificates of the connection that was opened last."""
+        return self._ends
 
     def expiry_note(self) -> str:
         """Return a note when the backend's certificate or ours is about to expire."""
         now = time.time()
-        ours = certificate.expiry_note("our client certificate", self._client_expires, now)
-        return certificate.expiry_note("certificate", self._backend_expires, now) + ours
+        ours = certificate.expiry_note("our client certificate", self._ends.client, now)
+        return certificate.expiry_note("certificate", self._ends.backend, now) + ours
 
     async def _explain(
         self, error: ssl.SSLCertVerificationError, timing: HealthTiming, progress: Progress

@@ -69,6 +69,15 @@ def _findings(facts: Facts) -> Iterator[Sample]:
             yield (*place, finding.replace(" ", "_")), count
 
 
+def _certificates(facts: Facts) -> Iterator[Sample]:
+    known = _known(facts)
+    for place, counts in facts.probes.items():
+        if place in known and (ends := counts.certificates) is not None:
+            for whose, end in (("backend", ends.backend), ("client", ends.client)):
+                if end is not None:
+                    yield (*place, whose), end
+
+
 def _leadership(facts: Facts) -> Iterator[Sample]:
     for server in facts.status["virtual_servers"]:
         yield (server["name"],), facts.tally.leadership[server["name"]]
@@ -230,5 +239,13 @@ POOL: tuple[Family[Facts], ...] = (
         "Probes by what they found: `ready`, `denied`, `not_ready`, `refused`, `failed`, `ours`.",
         (*BACKEND, "finding"),
         _findings,
+    ),
+    Family(
+        "revip_certificate_expiry_timestamp_seconds",
+        GAUGE,
+        "When a certificate of the probe expires, since the epoch: the `backend`'s, if verified,"
+        " or our own, `client`, which it is shown.",
+        (*BACKEND, "certificate"),
+        _certificates,
     ),
 )
