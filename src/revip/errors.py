@@ -45,6 +45,10 @@ class TransientError(RevipError):
     """Something outside did not work this time; the caller keeps its state and asks again."""
 
 
+class NotWantedError(RevipError):
+    """Somebody outside will never take this; it is not offered again."""
+
+
 class KernelError(TransientError):
     """The kernel refused or could not be reached.
 

@@ -13,8 +13,9 @@ from revip.model.conflict import Sighting
 from revip.model.discovery import BackendsNews
 from revip.model.health import Backend, HealthTiming, ProbeResult
 from revip.model.host import HostFact, HostState, Lease, LinkAddress, MacAddress
-from revip.model.instants import Instant
+from revip.model.instants import Instant, Span
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
+from revip.model.notify import Message
 from revip.model.record import Record
 from revip.model.spec import LinkName, ProbeSpec
 from revip.model.sync import SyncDaemon, SyncRole
@@ -317,5 +318,45 @@ class ProbeFactory(Protocol):
         """Return a probe that calls `lost(reason)` when the held connection ends by itself.
 
         `lost` is not called for a connection that `close` or a newer one has replaced.
+        """
+        ...
+
+
+class ServiceManager(Protocol):
+    """Who has started this process and watches over it.  Nothing here waits or fails."""
+
+    @property
+    def watchdog(self) -> Span | None:
+        """Within which span it wants to hear `alive`; None when it does not care."""
+        ...
+
+    def ready(self, status: str) -> None:
+        """Tell that the agent is up, or up again after `reloading`."""
+        ...
+
+    def status(self, text: str) -> None:
+        """Tell how the agent is, in one line."""
+        ...
+
+    def reloading(self) -> None:
+        """Tell that the configuration is read again."""
+        ...
+
+    def stopping(self) -> None:
+        """Tell that the agent ends."""
+        ...
+
+    def alive(self) -> None:
+        """Tell that the agent does its work."""
+        ...
+
+
+class Messenger(Protocol):
+    """One way to tell somebody outside of one event."""
+
+    async def deliver(self, message: Message) -> None:
+        """Hand `message` over; cancellation gives it up.
+
+        Raises `TransientError` when it may be tried again, `NotWantedError` when that is of no use.
         """
         ...

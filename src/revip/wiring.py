@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from revip.adapters.announcer import PacketAnnouncer
@@ -27,14 +29,18 @@ from revip.adapters.preflight.standing import (
 )
 from revip.adapters.probes import probe_factory
 from revip.adapters.sentry import LinkSentry
+from revip.adapters.service_manager import ServiceManager
 from revip.adapters.subnets import subnets
 from revip.adapters.timed_table import TimedTable
 from revip.agent.agent import Agent
 from revip.agent.commands import Commands
 from revip.agent.journal import Journal
+from revip.agent.notices import Notices
 from revip.agent.outside import Ports
+from revip.agent.reporting import Report, Reporting
 from revip.api import words
 from revip.api.control import Command, ControlServer
+from revip.api.health import liveness, well
 from revip.api.status import status
 from revip.config.load import load
 from revip.errors import ConfigError, Problem
@@ -43,6 +49,7 @@ from revip.model.health import Backend, ProbeResult
 from revip.model.notes import Kind, Level
 from revip.model.spec import Spec, VirtualServerSpec
 from revip.planner.forwarding import choice, chosen
+from revip.planner.measures import Deliveries
 from revip.ports import BackendSource, KeeperLink
 
 CONFIG_POLL_SECONDS = 1.0
@@ -129,6 +136,8 @@ class Reloading:
         self._hostname = hostname
         self._stamp = self._look()
         self._chosen: frozenset[str] = frozenset()
+        self._before: Callable[[], None] = lambda: None
+        self._after: Callable[[], None] = lambda: None
 
     def tell(self, agent: Agent) -> None:
         """Note what was chosen for virtual servers that leave it to us."""
@@ -138,8 +147,19 @@ class Reloading:
             agent.note(Kind.CONFIG, text)
         self._chosen = chosen
 
+    def watched_by(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Have `before` and `after` called around each reading."""
+        self._before, self._after = before, after
+
     def reload(self, agent: Agent) -> str | None:
         """Take the configuration over; return why it was refused, None when it was not."""
+        self._before()
+        try:
+            return self._reload(agent)
+        finally:
+            self._after()
+
+    def _reload(self, agent: Agent) -> str | None:
         self._stamp = self._look()
         try:
             spec = settled(load(self._path, self._environ, self._hostname))
@@ -185,10 +205,11 @@ class Reloading:
 
 
 def _refuse_restart_keys(old: Spec, new: Spec) -> None:
-    for key in ("node", "node_address", "socket", "state_file", "manage_host", "http"):
+    for key in ("node", "node_address", "socket", "state_file", "manage_host", "http", "notify"):
         if getattr(old, key) != getattr(new, key):
             mend = "cannot change while the agent runs: restart it (nothing is lost by that)"
-            raise ConfigError(Problem("configuration", key, str(getattr(new, key)), mend))
+            value = "" if key == "notify" else str(getattr(new, key))  # which may hold secrets
+            raise ConfigError(Problem("configuration", key, value, mend))
 
 
 def history_file(spec: Spec) -> HistoryFile:
@@ -199,19 +220,33 @@ def history_file(spec: Spec) -> HistoryFile:
 async def serve(agent: Agent, reloading: Reloading, kept: HistoryFile) -> None:
     """Run `agent` with its surfaces and signals until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.stop)
-    loop.add_signal_handler(signal.SIGHUP, reloading.reload, agent)
     render: Callable[[Agent], dict[str, Any]] = lambda a: status(a.node, a.ports.clock.now())  # noqa: E731
     commands = Commands(agent, render, lambda: reloading.reload(agent)).table()
     _keep_history(agent, kept)
-    commands = {**commands, "status": surfaces(agent, commands["status"], kept)}
+    notices = notifications(agent, os.environ)
+    whole = surfaces(agent, commands["status"], kept, notices.deliveries)
+    commands = {**commands, "status": whole}
+    manager = ServiceManager(os.environ, os.getpid())
+    reporting = Reporting(manager, lambda: _report(commands["status"]({})))
+    if manager.listens:
+        agent.add_part("service manager", reporting.run)
+        reloading.watched_by(reporting.reloading, reporting.reloaded)
+
+    def stop() -> None:
+        reporting.stopping()
+        agent.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reloading.reload, agent)
     agent.add_part("control socket", ControlServer(agent.spec.socket, commands).run)
     reloading.tell(agent)
     agent.add_part("configuration watch", lambda: reloading.watch(agent))
     try:
         await agent.run()
     finally:
+        await notices.finish()
+        manager.close()
         agent.ports.table.close()
         if agent.ports.host is not None:
             await agent.ports.host.close()
@@ -230,7 +265,40 @@ def _keep_history(agent: Agent, kept: HistoryFile) -> None:
     agent.journal.history.followers.append(kept.write)
 
 
-def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
+def _report(snapshot: Mapping[str, Any]) -> Report:
+    """Say in one line how the agent is; `troubles` has the gravest first."""
+    first = next(iter(snapshot["troubles"]), None)
+    pools = (
+        f"{server['name']} {sum(bool(each['wanted_weight']) for each in server['backends'])} of"
+        f" {len(server['backends'])} in, {server['role']}"
+        for server in snapshot["virtual_servers"]
+    )
+    text = first["what"] if first else "; ".join(pools)
+    up = snapshot["observed_ms_ago"] is not None or snapshot["kernel"]["error"] is not None
+    return Report(up, well(liveness(snapshot)), f"{snapshot['state']}: {text}")
+
+
+def notifications(agent: Agent, environ: Mapping[str, str]) -> Notices:
+    """Give `agent` those who are told of events, if there are any."""
+    notices, spec = Notices(agent), agent.spec.notify
+    if spec.webhook is not None:
+        # Imported here alone, so that an agent without it does not carry it.
+        from revip.adapters.webhook import WebhookMessenger
+
+        notices.post("webhook", WebhookMessenger(spec.webhook), spec.webhook.filter)
+    if spec.command is not None:
+        from revip.adapters.command import CommandMessenger
+
+        notices.run("command", CommandMessenger(spec.command, environ), spec.command.filter)
+    return notices
+
+
+def surfaces(
+    agent: Agent,
+    told: Command,
+    kept: HistoryFile,
+    deliveries: Mapping[str, Deliveries] = MappingProxyType({}),
+) -> Command:
     """Give `agent` its HTTP endpoint, if it is to have one; return the whole status."""
     if agent.spec.http.listen is None:
         return lambda request: _whole(agent, told(request), kept, None)
@@ -259,6 +327,7 @@ def surfaces(agent: Agent, told: Command, kept: HistoryFile) -> Command:
             history_failures=kept.failures,
             history_dropped=kept.dropped,
             http=server,
+            deliveries=deliveries,
         )
         if isinstance(table, TimedTable):
             facts = replace(facts, kernel=table.durations, refusals=table.refusals)

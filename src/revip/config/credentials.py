@@ -1,7 +1,8 @@
-"""The files that probes need: present, readable, what they should be, and fitting each other."""
+"""The files that are named: present, readable, what they should be, and fitting each other."""
 
 from __future__ import annotations
 
+import os
 import ssl
 
 from revip.config.files import file_mode, read_file
@@ -31,6 +32,14 @@ def inspect(files: ProbeFiles, findings: Findings) -> None:
         if (file_mode(secret.path) or 0) & OTHERS:
             remark = f"everybody on this host may read it: chmod o= {secret.path}"
             findings.warnings.append(str(secret.place.problem(remark)))
+
+
+def inspect_program(program: NamedFile, findings: Findings) -> None:
+    """Look whether there is a program that can be started."""
+    if not program.path.is_file():
+        _blame(program, f"names no program: {program.path} is not there", findings)
+    elif not os.access(program.path, os.X_OK):
+        _blame(program, f"cannot be started: chmod +x {program.path}", findings)
 
 
 def _text(file: NamedFile | None, findings: Findings) -> str | None:

@@ -9,30 +9,35 @@ from revip.config.keys import (
     AGENT,
     BACKENDS,
     BACKENDS_VARIABLE,
+    COMMAND,
     ELECTION,
     HEALTH,
     HTTP,
     PROBE,
     SERVER,
     TOP,
+    WEBHOOK,
     Key,
     Section,
 )
 from revip.config.reader import Findings
 from revip.config.tree import Block, Form, Listing, Scalar, Tree
 from revip.errors import Problem
+from revip.model.notify import VARIABLES
 
 PREFIX = "REVIP_"
-ELSEWHERE = frozenset({"REVIP_CONFIG"})
-"""Variables that the command line reads, not the configuration."""
+ELSEWHERE = frozenset({"REVIP_CONFIG", *VARIABLES})
+"""Variables that the command line reads or notifications set, and no configuration."""
 _ALONE = "environment"
+_ONCE = (TOP, AGENT, HTTP, WEBHOOK, COMMAND)
+"""Sections that a document has once, whatever its virtual servers."""
 
 
 def settings() -> dict[str, tuple[Section, Key[object]]]:
     """Return every variable that sets one key, with the key it sets."""
     return {
         section.variable(key): (section, key)
-        for section in (TOP, SERVER, ELECTION, PROBE, HEALTH, AGENT, HTTP)
+        for section in (SERVER, ELECTION, PROBE, HEALTH, *_ONCE)
         for key in section.keys
     }
 
@@ -51,7 +56,7 @@ def overlay(root: Block | None, environ: Mapping[str, str], findings: Findings) 
     for name, value in mine.items():
         if (name in known or name == BACKENDS_VARIABLE) and not value.startswith("tcp://"):
             section, tree, path = _setting(name, value, known)
-            if section in (TOP, AGENT, HTTP):
+            if section in _ONCE:
                 root = _put(root, path, tree)
             elif server is None:
                 findings.problems.append(_ambiguous(name, value))
@@ -89,6 +94,8 @@ def _setting(
         HEALTH.path: ("health",),
         AGENT.path: ("agent",),
         HTTP.path: ("http",),
+        WEBHOOK.path: ("notify", "webhook"),
+        COMMAND.path: ("notify", "command"),
     }
     return section, tree, (*parents.get(section.path, ()), key.name)
 

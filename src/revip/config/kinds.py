@@ -12,11 +12,13 @@ from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 from revip.config.tree import Form, Listing, Scalar, Tree
 from revip.model.http import Listen
 from revip.model.instants import Span
 from revip.model.ipvs import IPAddress, Port
+from revip.model.notify import PLACEHOLDERS, Url, named
 
 T_co = TypeVar("T_co", covariant=True)
 E = TypeVar("E", bound=Enum)
@@ -232,6 +234,47 @@ def _listen(tree: Tree) -> Listen | None:
     return Listen(address, Port(int(port)))
 
 
+def _url(tree: Tree) -> Url:
+    text = word(tree, "a URL")
+    example = "write http://HOST:PORT/PATH or https://HOST/PATH"
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise Unfit("is not a URL: use printable ASCII without blanks, the rest as %XX")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise Unfit(f"is not a URL: {example}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise Unfit(f"is not a URL: {example}")
+    if "@" in parts.netloc:
+        raise Unfit("holds a user name: leave it out, a token can be given by token_file")
+    if "#" in text:
+        raise Unfit("holds a fragment (#): leave it out, servers never see it")
+    tls = parts.scheme == "https"
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Url(tls, parts.hostname, port or (443 if tls else 80), target)
+
+
+def _argv(tree: Tree) -> tuple[str, ...]:
+    if not isinstance(tree, Listing) or not tree.items:
+        raise Unfit("must be a list: the program's absolute path, and its arguments if any")
+    items = tuple(scalar(item, "a word of the command").text for item in tree.items)
+    if not items[0].startswith("/"):
+        raise Unfit(
+            f"must begin with the program's absolute path, not {items[0]!r}: no shell is asked"
+        )
+    return items
+
+
+def _template(tree: Tree) -> str:
+    text = word(tree, "text with {placeholders}")
+    for name in named(text):
+        if name not in PLACEHOLDERS:
+            near = suggestion(name, PLACEHOLDERS, f": there are {', '.join(PLACEHOLDERS)}")
+            raise Unfit(f"has no placeholder {{{name}}}{near}")
+    return text
+
+
 def _port(tree: Tree) -> Port:
     return Port(whole(1, 65535).convert(tree))
 
@@ -251,6 +294,9 @@ ADDRESS: Kind[IPAddress] = Kind("IP address", _address)
 PATH: Kind[Path] = Kind("absolute path", _path)
 PORT: Kind[Port] = Kind("port, 1 to 65535", _port)
 LISTEN: Kind[Listen | None] = Kind("ADDRESS:PORT or `off`", _listen)
+URL: Kind[Url] = Kind("URL, http or https", _url)
+ARGV: Kind[tuple[str, ...]] = Kind("list: an absolute path, then arguments", _argv, True)
+TEMPLATE: Kind[str] = Kind("text with {placeholders}", _template)
 LINK: Kind[str] = Kind("interface name", _link)
 NAME = matching(
     "a name",
@@ -263,6 +309,12 @@ URL_PATH = matching(
     r"/[!-~]*",
     "begin with / and use printable ASCII without blanks, such as /readyz?exclude=etcd",
     1024,
+)
+CONTENT_TYPE = matching(
+    "a media type",
+    r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; *[A-Za-z0-9-]+=[A-Za-z0-9_.-]+)?",
+    "write it as application/json or text/plain; charset=utf-8",
+    127,
 )
 SERVER_NAME = matching(
     "a host name or address",

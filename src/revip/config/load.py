@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from revip.config.credentials import inspect
+from revip.config.credentials import inspect, inspect_program
 from revip.config.document import compose
 from revip.config.environment import overlay
 from revip.config.files import read_file
@@ -27,6 +27,8 @@ def load(path: Path | None, environ: Mapping[str, str], hostname: str) -> Spec:
     parsed = parse(overlay(document, environ, findings), hostname, findings)
     for files in parsed.files:
         inspect(files, findings)
+    if parsed.program is not None:
+        inspect_program(parsed.program, findings)
     if findings.problems:
         raise ConfigError(*dict.fromkeys(findings.problems))
     return replace(parsed.spec, warnings=tuple(dict.fromkeys(findings.warnings)))

@@ -11,14 +11,18 @@ from revip.config.endpoint import named_files, read_http
 from revip.config.keys import (
     AGENT,
     BACKENDS,
+    COMMAND,
     ELECTION,
     HEALTH,
     HTTP,
     MEMBER,
+    NOTIFY,
     PROBE,
     SERVER,
     TOP,
+    WEBHOOK,
     Agent,
+    Command,
     Electing,
     ElectionKind,
     Key,
@@ -28,13 +32,16 @@ from revip.config.keys import (
     Sync,
     Timing,
     Top,
+    Webhook,
 )
+from revip.config.notifying import read_notify
 from revip.config.reader import Findings, Place, Reader, open_block
 from revip.config.tree import Block, Listing
 from revip.model.health import PROFILES, HealthTiming
 from revip.model.http import HttpSpec
 from revip.model.instants import MINUTE, Span
 from revip.model.ipvs import Forwarding, Port, SchedulerFlag
+from revip.model.notify import NotifySpec
 from revip.model.spec import (
     LinkName,
     NodeName,
@@ -64,7 +71,7 @@ class NamedFile:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFiles:
-    """The files that one probe, or the HTTP endpoint, needs."""
+    """The files that one probe, the HTTP endpoint or the webhook needs."""
 
     ca: NamedFile | None
     certificate: NamedFile | None
@@ -78,6 +85,8 @@ class Parsed:
 
     spec: Spec
     files: tuple[ProbeFiles, ...]
+    program: NamedFile | None = None
+    """What notifications start."""
 
 
 def parse(root: Block, hostname: str, findings: Findings) -> Parsed:
@@ -111,12 +120,14 @@ def parse(root: Block, hostname: str, findings: Findings) -> Parsed:
         sync=agent.get(Agent.SYNC, Sync.AUTO) is Sync.AUTO,
         sync_id=agent.get(Agent.SYNC_ID, None),
         http=read_http(http),
+        notify=read_notify(top),
     )
     rules.judge_node(top, spec)
     rules.judge_host(agent, spec)
     rules.judge_agent(agent, spec)
     files.extend(_endpoint_files(http, spec.http))
-    return Parsed(spec, tuple(files))
+    files.extend(_webhook_files(top, spec.notify))
+    return Parsed(spec, tuple(files), _program(top, spec.notify))
 
 
 def _endpoint_files(reader: Reader, spec: HttpSpec) -> list[ProbeFiles]:
@@ -124,6 +135,28 @@ def _endpoint_files(reader: Reader, spec: HttpSpec) -> list[ProbeFiles]:
         NamedFile(path, reader.place(key)) if path else None for key, path in named_files(spec)
     ]
     return [ProbeFiles(*files)] if files else []
+
+
+def _webhook_files(top: Reader, spec: NotifySpec) -> list[ProbeFiles]:
+    if spec.webhook is None:
+        return []
+    reader = top.sub("notify", NOTIFY).sub("webhook", WEBHOOK)
+    ca, token = spec.webhook.ca, spec.webhook.token_file
+    return [
+        ProbeFiles(
+            NamedFile(ca, reader.place(Webhook.CA)) if ca else None,
+            None,
+            None,
+            NamedFile(token, reader.place(Webhook.TOKEN)) if token else None,
+        )
+    ]
+
+
+def _program(top: Reader, spec: NotifySpec) -> NamedFile | None:
+    if spec.command is None or not spec.command.argv:
+        return None
+    reader = top.sub("notify", NOTIFY).sub("command", COMMAND)
+    return NamedFile(Path(spec.command.argv[0]), reader.place(Command.ARGV))
 
 
 def _require_servers(top: Reader) -> None:

@@ -47,6 +47,7 @@ class Kind(Enum):
     FAULT = "agent.fault"
     HISTORY = "agent.history"
     ACCESS = "http.refused"
+    NOTIFY = "notify.failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from revip.model.health import Backend, HealthTiming
 from revip.model.http import HttpSpec
 from revip.model.instants import SECOND, Span
 from revip.model.ipvs import Forwarding, IPAddress, Port, SchedulerFlag, ServiceKey
+from revip.model.notify import NotifySpec
 
 NodeName = NewType("NodeName", str)
 LinkName = NewType("LinkName", str)
@@ -147,5 +148,6 @@ class Spec:
     sync_id: int | None = None
     """Of the sync daemons, 1 to 255; None is the lowest VRID."""
     http: HttpSpec = HttpSpec()
+    notify: NotifySpec = NotifySpec()
     warnings: tuple[str, ...] = field(default=())
     """Things that are allowed but that the operator should know, each one line."""

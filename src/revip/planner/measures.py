@@ -40,3 +40,18 @@ class ProbeCounts:
         self.findings[result.finding.value] += 1
         # One that has expired ends the answers: what was seen before goes on counting.
         self.certificates = result.certificates or self.certificates
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """What became of the messages for one receiver since the agent started."""
+
+    delivered: int = 0
+    failed: int = 0
+    """Attempts that did not work; each is tried again, up to a bound."""
+    dropped: Counter[str] = field(
+        default_factory=lambda: Counter({"full": 0, "refused": 0, "gave_up": 0})
+    )
+    """Messages that never arrived, by why."""
+    waiting: int = 0
+    """Messages that are still to be delivered."""

@@ -28,6 +28,13 @@ def _requests(facts: Facts) -> Iterator[Sample]:
             yield (path, str(code)), count
 
 
+def _notifications(facts: Facts) -> Iterator[Sample]:
+    for receiver, counts in facts.deliveries.items():
+        yield (receiver, "delivered"), counts.delivered
+        for why, count in counts.dropped.items():
+            yield (receiver, why), count
+
+
 def _build(facts: Facts) -> Iterator[Sample]:
     python = ".".join(map(str, sys.version_info[:3]))
     yield (__version__, python, facts.status["node"]), 1
@@ -68,6 +75,28 @@ AGENT: tuple[Family[Facts], ...] = (
         "Events that are not in the history's file because the disk was too slow.",
         (),
         one(lambda facts: facts.history_dropped),
+    ),
+    Family(
+        "revip_notifications_total",
+        COUNTER,
+        "Messages by what became of them: `delivered`; or lost, as the queue was `full`, the"
+        " receiver `refused` it, or every attempt failed (`gave_up`).",
+        ("receiver", "result"),
+        _notifications,
+    ),
+    Family(
+        "revip_notification_failures_total",
+        COUNTER,
+        "Attempts to deliver a message that failed.",
+        ("receiver",),
+        lambda facts: (((name,), counts.failed) for name, counts in facts.deliveries.items()),
+    ),
+    Family(
+        "revip_notifications_waiting",
+        GAUGE,
+        "Messages that are still to be delivered.",
+        ("receiver",),
+        lambda facts: (((name,), counts.waiting) for name, counts in facts.deliveries.items()),
     ),
     Family(
         "revip_http_requests_total",

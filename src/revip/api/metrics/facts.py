@@ -12,7 +12,7 @@ from revip.api.process import LoopLag, Process
 from revip.api.tally import Tally
 from revip.model.health import BackendName
 from revip.model.notes import Kind
-from revip.planner.measures import Histogram, ProbeCounts
+from revip.planner.measures import Deliveries, Histogram, ProbeCounts
 
 Found = dict[str, Any]
 """A virtual server or a backend of the status."""
@@ -39,6 +39,8 @@ class Facts:
     history_failures: int = 0
     history_dropped: int = 0
     http: HttpServer | None = None
+    deliveries: Mapping[str, Deliveries] = field(default_factory=dict)
+    """Of notifications, by receiver: `webhook`, `command`."""
 
 
 def one(value: Callable[[Facts], float | None]) -> Samples:

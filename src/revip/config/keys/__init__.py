@@ -12,6 +12,7 @@ from revip.config.keys.elections import ELECTION, Electing, ElectionKind
 from revip.config.keys.endpoints import HTTP, Http
 from revip.config.keys.judging import HEALTH, PROBE, Probing, Timing
 from revip.config.keys.key import Key, Section
+from revip.config.keys.notifying import COMMAND, NOTIFY, WEBHOOK, Command, Webhook
 from revip.config.keys.servers import (
     BACKENDS,
     BACKENDS_VARIABLE,
@@ -26,15 +27,19 @@ __all__ = [
     "AGENT",
     "BACKENDS",
     "BACKENDS_VARIABLE",
+    "COMMAND",
     "ELECTION",
     "HEALTH",
     "HTTP",
     "MEMBER",
+    "NOTIFY",
     "PROBE",
     "SECTIONS",
     "SERVER",
     "TOP",
+    "WEBHOOK",
     "Agent",
+    "Command",
     "Electing",
     "ElectionKind",
     "Http",
@@ -47,6 +52,7 @@ __all__ = [
     "Sync",
     "Timing",
     "Top",
+    "Webhook",
 ]
 
-SECTIONS = (TOP, SERVER, ELECTION, MEMBER, PROBE, HEALTH, AGENT, HTTP)
+SECTIONS = (TOP, SERVER, ELECTION, MEMBER, PROBE, HEALTH, AGENT, HTTP, WEBHOOK, COMMAND)

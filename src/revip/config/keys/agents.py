@@ -90,7 +90,7 @@ TOP = Section(
     "REVIP_",
     "At the top of the file.",
     (Top.NODE, Top.NODE_ADDRESS),
-    ("virtual_servers", "agent", "http"),
+    ("virtual_servers", "agent", "http", "notify"),
 )
 AGENT = Section(
     "agent",
