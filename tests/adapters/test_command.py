@@ -39,7 +39,7 @@ async def told(tmp_path: Path, about: Message) -> tuple[list[str], dict[str, str
     out = tmp_path / "out"
     script = program(tmp_path, f'for a in "$@"; do echo "$a"; done > {out}; env -0 > {out}.env')
     await messenger(script, "own").deliver(about)
-    entries = Path(f"{out}.env").read_text().rstrip("\0").split("\0")
+    entries = (tmp_path / "out.env").read_text().rstrip("\0").split("\0")
     return out.read_text().splitlines(), dict(entry.split("=", 1) for entry in entries)
 
 

@@ -73,10 +73,10 @@ def spec(port: int, **more: object) -> WebhookSpec:
 
 
 async def refusal(
-    streams: Streams, kind: type[Exception] = TransientError, timeout: int = 3000
+    streams: Streams, kind: type[Exception] = TransientError, within: int = 3000
 ) -> str:
     async with serving(streams) as port:
-        messenger = WebhookMessenger(spec(port, timeout=Span(timeout)))
+        messenger = WebhookMessenger(spec(port, timeout=Span(within)))
         with pytest.raises(kind) as caught:
             await messenger.deliver(message())
     assert "secret" not in str(caught.value)
@@ -163,7 +163,7 @@ async def test_a_server_that_hangs_is_given_up() -> None:
         await asyncio.sleep(60)
 
     began = time.monotonic()
-    assert "did not answer in 300 ms" in await refusal(hang, timeout=300)
+    assert "did not answer in 300 ms" in await refusal(hang, within=300)
     assert time.monotonic() - began < 3
 
 
@@ -174,7 +174,7 @@ async def test_one_that_drips_for_ever_is_given_up() -> None:
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    assert "did not answer in 300 ms" in await refusal(drip, timeout=300)
+    assert "did not answer in 300 ms" in await refusal(drip, within=300)
 
 
 async def test_a_body_without_end_does_not_undo_what_was_taken() -> None:

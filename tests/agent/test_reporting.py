@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ class FakeManager:
 
     def gaps(self) -> list[float]:
         times = [at for at, what in self.heard if what == "alive"]
-        return [b - a for a, b in zip(times, times[1:], strict=False)]
+        return [b - a for a, b in pairwise(times)]
 
 
 def reported(manager: FakeManager, report: Callable[[float], Report], seconds: float) -> Reporting:

@@ -19,8 +19,8 @@ from tests.messages import NOON, event, message
 URL = Url(tls=False, host="::1", port=9093, target="/api/v2/alerts")
 
 
-def posted(about: Message, format: Format = Format.ALERTMANAGER) -> Any:
-    return json.loads(body(WebhookSpec(URL, format), about))
+def posted(about: Message, shape: Format = Format.ALERTMANAGER) -> Any:
+    return json.loads(body(WebhookSpec(URL, shape), about))
 
 
 def over() -> Message:
@@ -93,5 +93,5 @@ def test_no_text_breaks_out_of_json(text: str) -> None:
     about = Message("n1", Event(1, NOON, note))
     spec = WebhookSpec(URL, Format.GENERIC, '{"text": "{text}", "id": {id}, "over": {ends}}')
     assert json.loads(body(spec, about)) == {"text": text, "id": 1, "over": False}
-    for format in Format:
-        json.loads(body(WebhookSpec(URL, format), about))
+    for shape in Format:
+        json.loads(body(WebhookSpec(URL, shape), about))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import socket
@@ -24,6 +25,8 @@ COLLECT = (5_000, 20, 50)
 
 def run(config: Path | None, keeper: KeeperLink, *, json_lines: bool) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
+    if sys.stderr is not None:
+        faulthandler.enable()  # systemd's watchdog aborts a stuck agent: then it tells where it is
     hostname = socket.gethostname().partition(".")[0]
     spec = load(config, os.environ, hostname)
     if in_the_way := obstacles(spec):

@@ -259,6 +259,8 @@ def _argv(tree: Tree) -> tuple[str, ...]:
     if not isinstance(tree, Listing) or not tree.items:
         raise Unfit("must be a list: the program's absolute path, and its arguments if any")
     items = tuple(scalar(item, "a word of the command").text for item in tree.items)
+    if any("\0" in item for item in items):
+        raise Unfit("holds a NUL, which no program can be given")
     if not items[0].startswith("/"):
         raise Unfit(
             f"must begin with the program's absolute path, not {items[0]!r}: no shell is asked"

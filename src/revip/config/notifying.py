@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from ipaddress import ip_address
 
-from revip.config.keys import COMMAND, NOTIFY, WEBHOOK, Command, Webhook
+from revip.config.keys import COMMAND, NOTIFY, WEBHOOK, Command, Section, Webhook
 from revip.config.reader import Reader
+from revip.config.tree import Block
 from revip.model.notify import (
     PLACEHOLDERS,
     CommandSpec,
@@ -25,9 +26,15 @@ def read_notify(top: Reader) -> NotifySpec:
     """Return what the section says; what is wrong with it is blamed."""
     notify = top.sub("notify", NOTIFY)
     return NotifySpec(
-        _webhook(notify.sub("webhook", WEBHOOK)) if "webhook" in notify.block else None,
-        _command(notify.sub("command", COMMAND)) if "command" in notify.block else None,
+        _webhook(notify.sub("webhook", WEBHOOK)) if _written(notify, "webhook", WEBHOOK) else None,
+        _command(notify.sub("command", COMMAND)) if _written(notify, "command", COMMAND) else None,
     )
+
+
+def _written(notify: Reader, name: str, section: Section) -> bool:
+    """Return whether the block `name` is there; what is no block is blamed once, for that."""
+    notify.sub(name, section)
+    return isinstance(notify.block.child(name), Block)
 
 
 def _webhook(reader: Reader) -> WebhookSpec:
