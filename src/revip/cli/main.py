@@ -109,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--last", type=int, metavar="N", help="how many (default 50)")
     events.add_argument("--since", type=since, metavar="TIME", help="of the last 30m, 2h, 7d, ...")
     events.add_argument("--json", action="store_true", help="print one JSON object a line")
+    top = _add_steering(commands, "top", "show where the connections go, once a second")
+    top.add_argument("--once", action="store_true", help="show one sample and end")
+    top.add_argument("--json", action="store_true", help="print one JSON object a sample")
     reasons = _add_steering(commands, "why", "tell why all is as it is, and what would happen")
     reasons.add_argument(
         "subject", nargs="?", metavar="VIP|BACKEND", help="one of them, by name or address"

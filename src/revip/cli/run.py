@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from revip.agent.history import HISTORY, History
-from revip.agent.journal import Journal
+from revip.agent.journal import STDERR, Journal
 from revip.api.control import SocketTakenError, claim
 from revip.config.load import load
 from revip.model.notes import Kind, Level
@@ -25,8 +25,6 @@ COLLECT = (5_000, 20, 50)
 
 def run(config: Path | None, keeper: KeeperLink, *, json_lines: bool) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
-    if sys.stderr is not None:
-        faulthandler.enable()  # systemd's watchdog aborts a stuck agent: then it tells where it is
     hostname = socket.gethostname().partition(".")[0]
     spec = load(config, os.environ, hostname)
     if in_the_way := obstacles(spec):
@@ -42,6 +40,9 @@ def run(config: Path | None, keeper: KeeperLink, *, json_lines: bool) -> int:
         agent = wired(spec, journal, keeper)
         if damage is not None:
             agent.note(Kind.HISTORY, damage, Level.WARNING)
+        if sys.stderr is not None:
+            # systemd's watchdog aborts a stuck agent, which then tells where it is.
+            faulthandler.enable(STDERR)
         _keep_what_is_there()
         asyncio.run(serve(agent, reloading, kept))
     return 0

@@ -27,6 +27,10 @@ def steer(arguments: argparse.Namespace) -> int:
             from revip.cli.events import events
 
             return events(arguments)
+        case "top":
+            from revip.cli.top import top
+
+            return top(arguments)
         case "why":
             return _why(arguments)
         case "plan":

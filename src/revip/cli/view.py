@@ -46,11 +46,11 @@ def console() -> Console:
 def status(snapshot: dict[str, Any], width: int) -> RenderableType:
     """Render a screenful for a terminal of `width` columns."""
     found = troubles(snapshot)
-    parts: list[RenderableType] = [_headline(snapshot, found)]
+    parts: list[RenderableType] = [headline(snapshot, found)]
     if found:
         parts += [Text(), _troubles(found)]
     for server in snapshot["virtual_servers"]:
-        parts += [Text(), _server_line(server, width), _backends(server, width)]
+        parts += [Text(), server_line(server, width), _backends(server, width)]
     if snapshot.get("events"):
         parts += [Text(), Text("Last changes (UTC)", style="bold")]
         parts.append(events(snapshot["events"][-EVENTS:], width, lines=2))
@@ -94,7 +94,8 @@ def checks(rows: Iterable[dict[str, str]]) -> RenderableType:
     return table
 
 
-def _headline(snapshot: dict[str, Any], found: list[Trouble]) -> Text:
+def headline(snapshot: dict[str, Any], found: list[Trouble]) -> Text:
+    """Say in one line how the agent is."""
     if any(trouble.grave for trouble in found):
         badge = (" TROUBLE ", "white on red")
     elif is_well(snapshot):
@@ -122,7 +123,8 @@ def _troubles(found: list[Trouble]) -> Table:
     return grid
 
 
-def _server_line(server: dict[str, Any], width: int) -> Text:
+def server_line(server: dict[str, Any], width: int) -> Text:
+    """Say in one line how a virtual server is, and who directs it."""
     loud = server["mode"] in ("panic", "empty")
     here = server["role"] == "director"
     inside = sum(bool(backend["wanted_weight"]) for backend in server["backends"])
@@ -168,14 +170,14 @@ def _cells(server: dict[str, Any], backend: dict[str, Any]) -> dict[str, Rendera
         "address": backend["address"] if same_port else backend["endpoint"],
         "verdict": Text(backend["verdict"], STYLES[backend["verdict"]]),
         "for": span(backend["since_ms_ago"]),
-        "weight": _weight(server, backend),
+        "weight": weight(server, backend),
         "conns": str(backend["active_connections"]),
         "probe": f"{probe['latency_ms']} ms" if probe else "-",
         "why": f"drained by the operator; {backend['reason']}" if drained else backend["reason"],
     }
 
 
-def _weight(server: dict[str, Any], backend: dict[str, Any]) -> Text:
+def weight(server: dict[str, Any], backend: dict[str, Any]) -> Text:
     """Write the weight that is in force, and where it differs the one that should be."""
     wanted, kernel = map(_as_weight, (backend["wanted_weight"], backend["kernel_weight"]))
     if server["role"] != "director" or wanted == kernel:
