@@ -161,7 +161,7 @@ def _ports(stage: Stage) -> Ports:
         lambda _: None,
         stage.ownership,
         lambda: (),
-        stage.speaker,
+        stage.keeper,
     )
 
 

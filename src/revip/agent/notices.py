@@ -65,7 +65,8 @@ def _standing(agent: Agent) -> Standing:
     for server in agent.spec.virtual_servers:
         election, service = agent.elections.get(server.name), agent.node.services.get(server.name)
         if election is not None and service is not None:
-            state = VrrpState.MASTER if service.elected else VrrpState.BACKUP
-            state = state if election.failure is None else VrrpState.FAULT
-            found[server.name] = (state, int(election.status()["priority"]))
+            told = election.status()
+            state = VrrpState.BACKUP if told["state"] != "initialize" else VrrpState.FAULT
+            state = VrrpState.MASTER if service.elected else state
+            found[server.name] = (state, int(told["priority"]))
     return found

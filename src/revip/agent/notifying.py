@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 from revip.agent.outbox import Outbox
+from revip.model.instants import SECOND, Instant, Span
 from revip.model.notes import Event, Kind, Note
 from revip.model.notify import Filter, Message, Transition, VrrpState
 from revip.planner.stories import Stories
@@ -14,6 +15,9 @@ from revip.ports import Clock
 
 LOOK_SECONDS = 1.0
 """Between looks at the elections: not every change of theirs is an event."""
+
+FAULT_AFTER = Span(3 * SECOND)
+"""A keeper that is started anew takes part again before that."""
 
 Standing = Mapping[str, tuple[VrrpState, int]]
 """What this node is for each elected virtual server, and its priority."""
@@ -58,6 +62,7 @@ class CommandMessages:
         self._standing = standing
         self._clock = clock
         self._told: dict[str, VrrpState] = {}
+        self._ill_since: dict[str, Instant] = {}
         self._newest = 0
 
     def hear(self, event: Event) -> None:
@@ -86,14 +91,25 @@ class CommandMessages:
         if not self._elections:
             return
         standing = self._standing()
-        for instance, (state, priority) in standing.items():
-            if self._told.get(instance) is not state:
+        for instance, (seen, priority) in standing.items():
+            state = self._settled(instance, seen)
+            if state is not None and self._told.get(instance) is not state:
                 self._told[instance] = state
                 about = event and event.note.virtual_server == instance
                 self._tell(Transition(instance, state, priority), event if about else None)
         for instance in self._told.keys() - standing.keys():
             del self._told[instance]
             self._tell(Transition(instance, VrrpState.STOP, 0), None)
+
+    def _settled(self, instance: str, seen: VrrpState) -> VrrpState | None:
+        """Return what to tell; an election that begins, or begins anew, is no fault yet."""
+        if seen is not VrrpState.FAULT:
+            self._ill_since.pop(instance, None)
+            return seen
+        now = self._clock.now()
+        if now - self._ill_since.setdefault(instance, now) >= FAULT_AFTER:
+            return VrrpState.FAULT
+        return VrrpState.BACKUP if instance in self._told else None
 
     def _tell(self, transition: Transition, event: Event | None) -> None:
         if event is None:

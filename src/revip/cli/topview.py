@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,6 +15,20 @@ from revip.cli import view
 BARS = "▁▂▃▄▅▆▇█"
 BAR = 12
 """Cells of the bar of a share."""
+COLUMNS = {
+    "backend": 0,
+    "verdict": 0,
+    "for": 70,
+    "weight": 0,
+    "active": 0,
+    "inactive": 90,
+    "new/s": 0,
+    "share": 0,
+    "probe": 80,
+    "latency": view.WIDE,
+    "why": 80,
+}
+"""From how many columns of the terminal on each is shown."""
 TROUBLES = 3
 """That many lines of what is wrong are left above the table; `revip status` has them all."""
 
@@ -54,11 +68,12 @@ def _rate(server: dict[str, Any], sample: dict[str, Any]) -> Text:
 
 def _table(server: dict[str, Any], width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    names = ["backend", "verdict", "for", "weight", "active", "inactive", "new/s", "share"]
-    names += ["probe", "latency", "why"] if width >= view.WIDE else ["probe", "why"]
+    names = [name for name, least in COLUMNS.items() if width >= least]
     left = ("backend", "verdict", "share", "latency", "why")
     for name in names:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+        # The one column that may wrap is the one that Rich makes narrower when room is short.
+        justify: Literal["left", "right"] = "left" if name in left else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "why")
     for backend in server["backends"]:
         cells = _cells(server, backend, width)
         table.add_row(*(cells[name] for name in names))
