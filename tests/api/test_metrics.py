@@ -21,7 +21,7 @@ from revip.api.tally import Tally
 from revip.model.health import BackendName, CertificateEnds, Finding, ProbeResult
 from revip.model.instants import Instant
 from revip.model.notes import Event, Kind, Level, Note
-from revip.planner.measures import DURATIONS, Histogram, ProbeCounts
+from revip.planner.measures import DURATIONS, Deliveries, Histogram, ProbeCounts
 from tests.adapters.test_history_file import NOON
 from tests.api.conftest import serving, whole
 from tests.cli import moments
@@ -53,6 +53,18 @@ def facts(moment: str = "one out", **changes: Any) -> Facts:
 def samples(text: bytes) -> dict[str, float]:
     lines = (line for line in text.decode().splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_messages_are_counted_by_what_became_of_them() -> None:
+    counts = Deliveries(delivered=3, failed=7, waiting=2)
+    counts.dropped["full"] += 5
+    told = samples(render(facts(deliveries={"webhook": counts})))
+    name = 'revip_notifications_total{receiver="webhook",result="%s"}'
+    assert told[name % "delivered"] == 3
+    assert told[name % "full"] == 5
+    assert told[name % "refused"] == told[name % "gave_up"] == 0
+    assert told['revip_notification_failures_total{receiver="webhook"}'] == 7
+    assert told['revip_notifications_waiting{receiver="webhook"}'] == 2
 
 
 def test_the_incident_can_be_seen() -> None:
