@@ -109,3 +109,11 @@ async def test_what_cannot_be_started_is_told(tmp_path: Path) -> None:
 async def test_much_output_blocks_nobody(tmp_path: Path) -> None:
     script = program(tmp_path, "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2")
     await messenger(script).deliver(message())
+
+
+async def test_a_command_that_is_given_up_is_killed(tmp_path: Path) -> None:
+    script = program(tmp_path, f"echo $$ > {tmp_path}/pid; sleep 60")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await messenger(script).deliver(message())
+    assert not _runs(int((tmp_path / "pid").read_text()))

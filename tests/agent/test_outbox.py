@@ -161,3 +161,45 @@ def test_the_end_waits_a_little_and_no_longer() -> None:
 
     assert play(plot()) <= 2.01
     assert story.delivered == [0, 1]
+
+
+def test_what_is_under_way_at_the_end_is_waited_for_and_not_begun_again() -> None:
+    begun: list[int] = []
+
+    async def slow(about: Message) -> None:
+        begun.append(about.event.number)
+        await asyncio.sleep(1)
+
+    story = Story(slow)
+
+    async def plot() -> None:
+        story.outbox.put(message(number=1))
+        story.outbox.put(message(number=2))
+        await story.go_on(0.5)
+        await story.outbox.finish(2)
+
+    play(plot())
+    assert begun == story.delivered == [1, 2]
+    assert story.outbox.counts.delivered == 2
+
+
+def test_what_takes_too_long_at_the_end_is_given_up() -> None:
+    ended: list[str] = []
+
+    async def hang(_: Message) -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    story = Story(hang)
+
+    async def plot() -> None:
+        story.outbox.put(message(number=1))
+        await story.go_on(0.5)
+        await story.outbox.finish(2)
+
+    play(plot())
+    assert ended == ["cancelled"]
+    assert story.delivered == []

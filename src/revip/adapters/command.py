@@ -32,8 +32,8 @@ class CommandMessenger:
     async def deliver(self, message: Message) -> None:
         """See Messenger.
 
-        Raises `TransientError` when it cannot be started, takes too long or exits with 75, and
-        `NotWantedError` for every other exit code but 0.
+        Cancellation kills it.  Raises `TransientError` when it cannot be started, takes too long
+        or exits with 75, and `NotWantedError` for every other exit code but 0.
         """
         program, *arguments = self._spec.argv
         if message.transition is not None:
@@ -59,6 +59,9 @@ class CommandMessenger:
             await _kill(process)
             text = f"{program} was killed: it took longer than {self._spec.timeout} ms"
             raise TransientError(text) from error
+        except asyncio.CancelledError:
+            await _kill(process)
+            raise
         _judge(program, code)
 
 

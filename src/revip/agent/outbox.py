@@ -46,6 +46,7 @@ class Outbox:
         self._seldom = Seldom(REMINDER)
         self._note = note
         self._failing = False
+        self._under_way: tuple[Message, asyncio.Future[None]] | None = None
 
     def put(self, message: Message) -> None:
         """Have `message` delivered; never waits, never fails."""
@@ -68,6 +69,9 @@ class Outbox:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty()
+        if self._under_way is not None:
+            self._under_way[1].cancel()
+            await asyncio.wait({self._under_way[1]}, timeout=seconds)
 
     async def _empty(self) -> None:
         while self._waiting:
@@ -82,7 +86,7 @@ class Outbox:
         backoff = Backoff(first=FIRST_REST, ceiling=LONGEST_REST, salt=self.name)
         for attempt in range(1, self._attempts + 1):
             try:
-                await self._messenger.deliver(message)
+                await self._deliver(message)
             except NotWantedError as error:
                 self._failed(f"{error}; not tried again")
                 self.counts.dropped["refused"] += 1
@@ -98,6 +102,23 @@ class Outbox:
                 backoff = backoff.failed()
                 await asyncio.sleep(backoff.delay / 1000)
         self.counts.dropped["gave_up"] += 1
+
+    async def _deliver(self, message: Message) -> None:
+        """Make one attempt; it outlives the end of `run`, and `finish` waits for the same one.
+
+        Else a program that is still at work would be started a second time beside itself.
+        """
+        if self._under_way is not None and self._under_way[0] is not message:
+            await asyncio.wait({self._under_way[1]})  # its message made room for newer ones
+            self._under_way = None
+        if self._under_way is None:
+            self._under_way = (message, asyncio.ensure_future(self._messenger.deliver(message)))
+        attempt = self._under_way[1]
+        try:
+            await asyncio.shield(attempt)
+        finally:
+            if attempt.done():
+                self._under_way = None
 
     def _delivered(self) -> None:
         self.counts.delivered += 1
