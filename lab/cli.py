@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="end the lab that stays").set_defaults(
         command=lambda _: session.down()
     )
-    commands.add_parser("list", help="the scenarios").set_defaults(command=_list)
+    listing = commands.add_parser("list", help="the scenarios")
+    listing.add_argument("--names", action="store_true", help="one name a line and no more")
+    listing.set_defaults(command=_list)
 
     running = commands.add_parser("run", help="perform scenarios in a lab of their own")
     _add_kernel(running)
@@ -74,8 +76,11 @@ def _shell(chosen: argparse.Namespace) -> int:
     return session.shell(chosen.node, argv)
 
 
-def _list(_: argparse.Namespace) -> int:
+def _list(chosen: argparse.Namespace) -> int:
     known = discover().all()
+    if chosen.names:
+        print("\n".join(scenario.name for scenario in known))
+        return 0
     width = max((len(scenario.name) for scenario in known), default=0)
     for scenario in known:
         print(f"{scenario.name:{width}}  {scenario.summary}")
