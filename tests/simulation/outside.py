@@ -1,0 +1,139 @@
+"""What the agent's own code is given in place of Linux: table, host and speaker."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Generator, Sequence
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from revip.errors import KernelError
+from revip.model.host import HostFact, HostState, Lease, LinkAddress
+from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
+from revip.model.spec import LinkName
+from revip.model.vrrp import Heard, VirtualRouter
+from revip.planner.diff import key_of
+from revip.wire.vrrp import Rejected
+
+if TYPE_CHECKING:
+    from tests.simulation.host import Host
+
+
+class Stalled:
+    """Awaited, it suspends the agent's own code in mid-operation: the process was stopped."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class TablePort:
+    """The port `KernelTable` on one simulated kernel."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def observe(self, keys: frozenset[ServiceKey] | None = None) -> Observation:
+        return self._host.kernel.observe(keys or frozenset())
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        kernel, key = self._host.kernel, key_of(changes[0])
+        for change in changes:
+            before = kernel.taking(key)
+            kernel.write(change)
+            self._host.world.trace(self._host.number, change)
+            self._host.world.checks.wrote_table(self._host, change, before, kernel.taking(key))
+
+    def close(self) -> None:
+        pass
+
+
+class HostPort:
+    """The port `Host`, with the leases as `revip.adapters.host.leases` keeps them."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._clock = host.clock
+        self._leases: dict[LinkAddress, Lease] = {}
+
+    async def observe(self, wanted: HostState) -> frozenset[HostFact]:
+        return frozenset(self._host.kernel.facts & (wanted.present | wanted.absent))
+
+    async def apply(self, remove: Sequence[HostFact], add: Sequence[HostFact]) -> None:
+        for fact in remove:
+            self._host.kernel.refuse("address", f"remove {fact}")
+            self._host.withdraw(fact)
+        for fact in add:
+            if fact == self._host.vip:
+                await self.renew(self._host.vip)
+            else:
+                self._host.establish(fact, None)
+
+    def lease(self, place: LinkAddress, lease: Lease) -> None:
+        self._leases[place] = lease
+
+    def unlease(self, place: LinkAddress) -> None:
+        self._leases.pop(place, None)
+
+    async def renew(self, place: LinkAddress) -> None:
+        lease = self._leases.get(place)
+        self._demand(place, lease)
+        if (lasts := self._host.stall) is not None:
+            self._host.stall = None
+            self._host.freeze_for(lasts)
+            await Stalled()
+        self._host.kernel.refuse("address", f"write {place}")
+        self._host.establish(place, lease.lifetime if lease else None)
+        if lease is not None and self._clock.now() > self._leases[place].ends:
+            self._host.withdraw(place)
+        self._host.world.checks.wrote_address(self._host)
+        self._demand(place, lease)
+
+    def _demand(self, place: LinkAddress, lease: Lease | None) -> None:
+        if lease is not None and self._clock.now() > self._leases[place].ends:
+            raise KernelError(errno.ETIME, f"write {place}", "the lease is over")
+
+    async def link_local(self, link: LinkName) -> IPAddress:
+        return ip_address(f"fe80::{16 + self._host.number:x}")
+
+    async def changes(self) -> AsyncIterator[None]:
+        yield None  # notices come by `Host.notice`
+
+    async def node_address(
+        self, link: LinkName, version: int, vips: frozenset[IPAddress]
+    ) -> IPAddress:
+        return self._host.world.setup.address(self._host.number)
+
+    async def close(self) -> None:
+        pass
+
+
+class Ear:
+    """The port `Speaker`: a socket on the simulated segment."""
+
+    def __init__(self, host: Host, router: VirtualRouter) -> None:
+        self._host = host
+        self._router = router
+
+    def open(self) -> None:
+        self._host.inbox.clear()
+
+    def trouble(self) -> str | None:
+        return None if self._host.carrier else "no carrier"
+
+    def send(self, priority: int) -> None:
+        if self._host.mute:
+            raise KernelError(errno.EPERM, "send an advert", "a packet filter forbids it")
+        self._host.said_at = self._host.clock.now()
+        if self._host.carrier:
+            heard = Heard(self._router.source, self._router.advert(priority))
+            self._host.world.network.multicast(self._host.number, heard)
+
+    def receive(self) -> list[Heard | Rejected]:
+        came, self._host.inbox = self._host.inbox, []
+        return list(came)
+
+    async def readable(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._host.inbox.clear()
