@@ -55,12 +55,17 @@ class Checks:
         agent = host.agent
         if agent is None:
             return
-        pool = agent.service.pool
-        leads = agent.election.leading if agent.election else None
-        seen = (id(agent), host.kernel.version, agent.service.directing, leads)
-        if pool is self._pools.get(host.number) and seen == self._seen.get(host.number):
-            return
-        self._pool_changed(host, self._pools.get(host.number), pool)
+        service = agent.service
+        pool, before = service.pool, self._pools.get(host.number)
+        leads = agent.election is not None and agent.election.leading
+        seen = (id(agent), host.kernel.version, service.directing, leads)
+        if seen == self._seen.get(host.number):
+            if pool is before:
+                return
+            if pool is not None and before is not None and pool.destinations == before.destinations:
+                self._pools[host.number] = pool
+                return
+        self._pool_changed(host, before, pool)
         self._pools[host.number], self._seen[host.number] = pool, seen
         self._judging.verify(host)
         self._repairing.compare(host)
@@ -73,10 +78,12 @@ class Checks:
         if pool is None or pool is before:
             return
         taking = {(d.address, d.port) for d in pool.destinations if d.weight}
-        if before is not None and not taking and any(d.weight for d in before.destinations):
-            raise Violation("S2", self._world.now, f"n{host.number}: nobody is left in the pool")
         assert host.agent is not None
-        entries = host.agent.service.entries.values()
+        service = host.agent.service
+        emptied = before is not None and any(d.weight for d in before.destinations) and not taking
+        if emptied and service.directing:  # a follower that has just started may know nobody yet
+            raise Violation("S2", self._world.now, f"n{host.number}: nobody is left in the pool")
+        entries = service.entries.values()
         healthy = [e for e in entries if e.state.health.verdict is Verdict.HEALTHY]
         if healthy and not any((e.backend.address, e.backend.port) in taking for e in healthy):
             raise Violation("S2", self._world.now, f"n{host.number}: only unhealthy ones are in")

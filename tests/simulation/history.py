@@ -47,7 +47,7 @@ def schedule(seed: int, minutes: int = MINUTES) -> tuple[random.Random, setup.Se
     dice = random.Random(seed)
     cluster = setup.draw(dice)
     # The last faults end early enough for every bound to be asked for in peace.
-    calm = max(cluster.comeback(damped=True), cluster.succession) + cluster.backoff + 5_000
+    calm = max(cluster.damped_comeback, cluster.succession) + cluster.backoff + 5_000
     until = max(minutes * 60_000 - calm, minutes * 20_000)
     return dice, cluster, faults.draw(dice, cluster, until)
 

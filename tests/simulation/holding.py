@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from revip.agent.hosting import LONGEST_REST
 from tests.simulation.violation import Violation
@@ -23,7 +23,7 @@ class Holding:
         """Since when two who hear each other both answer."""
         self._nobody: int | None = 0
         """Since when nobody answers."""
-        self._state: tuple[object, ...] = ()
+        self._state: tuple[Any, ...] = ()
         self._disturbed = 0
         """When the last fault began or ended."""
         self._refused = -(10**9)
@@ -41,9 +41,9 @@ class Holding:
             tuple(self._refuses(host) for host in world.hosts),
         )
         if state != self._state:
-            self._state, self._disturbed = state, now
-            if any(map(self._refuses, world.hosts)):
+            if any(map(self._refuses, world.hosts)) or (self._state and any(self._state[-1])):
                 self._refused = now
+            self._state, self._disturbed = state, now
         answering = [host for host in world.hosts if host.answers]
         self._look_at_pairs(answering)
         if answering:

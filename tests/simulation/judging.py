@@ -46,7 +46,7 @@ class Judging:
                 for server in range(self._setup.nodes):
                     view = self._views[host.number, server]
                     view.changes.append(now)  # its probes may have failed by its own freeze
-                    self._schedule(host)
+                self._schedule(host)
         for (node, server), view in self._views.items():
             sight = self._world.sight(node, server)
             if sight is not view.sight:
@@ -57,8 +57,8 @@ class Judging:
     def _schedule(self, host: Host) -> None:
         for bound in (
             self._setup.removal,
-            self._setup.comeback(damped=False),
-            self._setup.comeback(damped=True),
+            self._setup.comeback,
+            self._setup.damped_comeback,
         ):
             self._world.after(bound + 1, self.verify, host)
 
@@ -72,7 +72,7 @@ class Judging:
         for server in range(self._setup.nodes):
             view = self._views[host.number, server]
             base = max(view.since, awake[1])
-            backend = self._setup.backend(server)
+            backend = self._setup.backends[server]
             weight = weights.get(backend.address)
             if view.sight is Sight.WELL and server in well and weight != backend.weight:
                 raise self._violation("L1", host, server, base, weight)
@@ -96,11 +96,12 @@ class Judging:
     def _bound(self, view: View) -> int:
         """Return B: the damped one, if the view has changed often enough for damping."""
         timing, now = self._setup.timing, self._world.now
-        begun = now - timing.damping_window - self._setup.comeback(damped=True)
+        begun = now - timing.damping_window - self._setup.damped_comeback
         recent = sum(at > begun for at in view.changes)
         # While a way is lossy, one change of the view may be many of the verdict.
         lossy = view.sight is Sight.UNSURE or any(at > begun for at in self._world.unsure)
-        return self._setup.comeback(damped=lossy or recent >= timing.damping_changes)
+        damped = lossy or recent >= timing.damping_changes
+        return self._setup.damped_comeback if damped else self._setup.comeback
 
     def _violation(
         self, guarantee: str, host: Host, server: int, base: int, weight: int | None
@@ -109,7 +110,7 @@ class Judging:
         assert agent is not None
         assert agent.service.pool is not None
         view = self._views[host.number, server]
-        backend = self._setup.backend(server)
+        backend = self._setup.backends[server]
         why = agent.service.pool.reasons.get(backend.name)
         place = "out" if weight is None else f"in with weight {weight}"
         text = (

@@ -101,7 +101,7 @@ class HostPort:
     async def node_address(
         self, link: LinkName, version: int, vips: frozenset[IPAddress]
     ) -> IPAddress:
-        return self._host.world.setup.address(self._host.number)
+        return self._host.world.setup.addresses[self._host.number]
 
     async def close(self) -> None:
         pass

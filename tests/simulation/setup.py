@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from functools import cached_property
 from ipaddress import ip_address
 
 from revip.agent.agent import FIRST_VERDICTS_SECONDS, PARTING_SECONDS
@@ -50,19 +51,25 @@ class Setup:
     drifts: tuple[int, ...]
     """By how many millionths each node's clock is fast."""
 
-    def address(self, node: int) -> IPAddress:
-        return ip_address(f"10.0.1.{16 + node}" if self.version == 4 else f"fd00::{16 + node:x}")
+    @cached_property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        form = "10.0.1.{}" if self.version == 4 else "fd00::{:x}"
+        return tuple(ip_address(form.format(16 + node)) for node in range(self.nodes))
 
-    @property
+    @cached_property
     def vip(self) -> IPAddress:
         return ip_address("10.0.1.10" if self.version == 4 else "fd00::a")
 
-    @property
+    @cached_property
     def key(self) -> ServiceKey:
         return ServiceKey(self.vip, PORT)
 
-    def backend(self, number: int) -> Backend:
-        return Backend(_name(number), self.address(number), PORT, weight=1 + number % 2)
+    @cached_property
+    def backends(self) -> tuple[Backend, ...]:
+        return tuple(
+            Backend(_name(number), address, PORT, weight=1 + number % 2)
+            for number, address in enumerate(self.addresses)
+        )
 
     def server(self, node: int) -> VirtualServerSpec:
         vrrp = replace(self.vrrp, priority=self.priorities[node]) if self.elected else None
@@ -72,7 +79,7 @@ class Setup:
             PORT,
             LINK,
             None if self.elected else NodeName(_name(0)),
-            tuple(map(self.backend, range(self.nodes))),
+            self.backends,
             forwarding=self.forwarding,
             panic_threshold=self.threshold,
             probe=ProbeSpec(fresh_every=5),
@@ -83,44 +90,50 @@ class Setup:
     def spec(self, node: int) -> Spec:
         return Spec(
             NodeName(_name(node)),
-            self.address(node),
+            self.addresses[node],
             (self.server(node),),
             reconcile_interval=self.reconcile,
         )
 
     # The bounds -----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def removal(self) -> int:
         """D of L2, in an undisturbed kernel."""
         return removal_bound(self.timing, reconcile=self.reconcile, backoff=Span(0)) + SLACK
 
-    def comeback(self, *, damped: bool) -> int:
-        """B of L1, in an undisturbed kernel."""
-        bound = return_bound(self.timing, reconcile=self.reconcile, backoff=Span(0), damped=damped)
+    @cached_property
+    def comeback(self) -> int:
+        """B of L1 without damping, in an undisturbed kernel."""
+        bound = return_bound(self.timing, reconcile=self.reconcile, backoff=Span(0), damped=False)
         return bound + SLACK
 
-    @property
+    @cached_property
+    def damped_comeback(self) -> int:
+        """B of L1, for a server that has flapped."""
+        return return_bound(self.timing, reconcile=self.reconcile, backoff=Span(0)) + SLACK
+
+    @cached_property
     def repair(self) -> int:
         """L3 for the table: one period."""
         return self.reconcile + SLACK
 
-    @property
+    @cached_property
     def backoff(self) -> int:
         """How long a difference may rest after the kernel's last refusal."""
         return Backoff().ceiling
 
-    @property
+    @cached_property
     def host_repair(self) -> int:
         """L3 for addresses, routes and rules while the kernel announces changes."""
         return LONGEST_REST + SLACK
 
-    @property
+    @cached_property
     def deaf_repair(self) -> int:
         """The same while it does not."""
         return PERIOD + LONGEST_REST + SLACK
 
-    @property
+    @cached_property
     def window(self) -> int:
         """S1: how long two who hear each other may both answer for the address.
 
@@ -132,7 +145,7 @@ class Setup:
         planned = vrrp.advert_interval + max(LINGER, vrrp.advert_interval + GRACE) + LOOK
         return max(frozen, planned) + 2 * self.way + SLACK
 
-    @property
+    @cached_property
     def succession(self) -> int:
         """L4: how long nobody may answer once nothing changes any more."""
         if not self.elected:
@@ -141,7 +154,7 @@ class Setup:
         # Listens for a whole Active_Down_Interval; one late look may begin that anew.
         return active_down(1, interval) + interval + LOOK + 2 * self.way + SLACK
 
-    @property
+    @cached_property
     def parting(self) -> int:
         """How long a table may stay where the address has gone."""
         return self.vrrp.advert_interval + 2 * GRACE + LINGER + PARTING + self.repair
@@ -149,8 +162,9 @@ class Setup:
 
 def draw(dice: random.Random) -> Setup:
     """Draw a valid configuration: most are slow enough for many histories to be lived through."""
-    nodes = dice.choice((3, 3, 3, 4, 5))
-    interval = Span(dice.choice((100, 500, 1000, 1000, 2000)))
+    nodes = dice.choice((3, 3, 3, 3, 4, 5))
+    chance = dice.random()
+    interval = Span(100 if chance < 0.06 else dice.choice((500, 1000, 1000, 2000, 2000, 3000)))
     lifetime = -(-(interval + 2 * SECOND) // SECOND) * SECOND
     return Setup(
         nodes=nodes,
@@ -165,7 +179,7 @@ def draw(dice: random.Random) -> Setup:
         ),
         priorities=tuple(dice.choice((51, 100, 100, 150, 254)) for _ in range(nodes)),
         timing=_timing(dice),
-        reconcile=Span(dice.choice((500, 1000, 2000, 2000))),
+        reconcile=Span(dice.choice((500, 2000, 3000, 5000))),
         threshold=dice.choice((1, 1, 2)),
         forwarding=dice.choice((Forwarding.DIRECT, Forwarding.DIRECT, Forwarding.MASQUERADE)),
         way=dice.choice((1, 5, 20)),
@@ -176,11 +190,11 @@ def draw(dice: random.Random) -> Setup:
 
 def _timing(dice: random.Random) -> HealthTiming:
     chance = dice.random()
-    if chance < 0.04:
+    if chance < 0.01:
         return PROFILES["fast"]
-    if chance < 0.12:
+    if chance < 0.05:
         return PROFILES["default"]
-    interval = dice.choice((1500, 3000, 4000))
+    interval = dice.choice((2000, 4000, 8000))
     hold = dice.choice((0, 1000, 5000))
     return replace(
         PROFILES["gentle"],
