@@ -179,7 +179,7 @@ def draw(dice: random.Random) -> Setup:
         ),
         priorities=tuple(dice.choice((51, 100, 100, 150, 254)) for _ in range(nodes)),
         timing=_timing(dice),
-        reconcile=Span(dice.choice((500, 2000, 3000, 5000))),
+        reconcile=Span(dice.choice((500, 2000, 2000, 3000, 5000))),
         threshold=dice.choice((1, 1, 2)),
         forwarding=dice.choice((Forwarding.DIRECT, Forwarding.DIRECT, Forwarding.MASQUERADE)),
         way=dice.choice((1, 5, 20)),

@@ -47,11 +47,11 @@ def _scheduler(host: Host) -> None:
         host.kernel.put(replace(server, scheduler="rr", flags=frozenset(), persistence=300))
 
 
-def _stranger(host: Host) -> None:
+def _stranger(host: Host, *, alone: bool = False) -> None:
     if server := host.kernel.table.get(host.world.setup.key):
         six = host.world.setup.version == 6
         stranger = Destination(ip_address("fd00::99" if six else "10.0.1.99"), Port(80), 7)
-        others = {it for it in server.destinations if it.endpoint != stranger.endpoint}
+        others = {it for it in server.destinations if it.endpoint != stranger.endpoint and not alone}
         host.kernel.put(replace(server, destinations=frozenset(others | {stranger})))
 
 
@@ -78,6 +78,7 @@ _DEEDS: dict[str, Callable[[Host], None]] = {
     "forwarding": _changed(lambda it: replace(it, forwarding=Forwarding.TUNNEL)),
     "scheduler": _scheduler,
     "stranger": _stranger,
+    "only a stranger": lambda host: _stranger(host, alone=True),
     "address": _address,
     "rules": _kind(WireRule),
     "routes": _kind(LocalRoute),

@@ -15,6 +15,11 @@ from tests.simulation.host import Host
 from tests.simulation.network import Network
 from tests.simulation.servers import SIGHTS, Mood, Probe, Server, Sight
 from tests.simulation.setup import Setup
+from tests.simulation.violation import Violation
+
+
+SPIN = 20_000
+"""Events of one instant that are too many."""
 
 
 class World:
@@ -51,10 +56,14 @@ class World:
         self.at(self.now + span, what, *args)
 
     def run(self, until: int) -> None:
-        heap = self._heap
+        heap, begun, now = self._heap, self.events, self.now
         while heap and heap[0][0] <= until:
             self.now, _, what, args = heapq.heappop(heap)
             self.events += 1
+            if self.now > now:
+                begun, now = self.events, self.now
+            elif self.events - begun > SPIN:
+                raise Violation("L4", now, f"it spins: {SPIN} events and no time passes")
             what(*args)
         self.now = until
 
