@@ -40,7 +40,7 @@ KINDS = (
     *("crash", "crash", "kill", "kill", "forget", "stop", "freeze", "freeze", "stall", "halt"),
     *("carrier", "mute", "deaf", "breathless", "wall"),
     *("cut", "cut", "isolate", "split", "loss", "delay", "double"),
-    *("die", "die", "die", "hang", "hang", "unready", "unready", "slow", "flap", "all", "hangup"),
+    *("die", "die", "die", "hang", "hang", "unready", "unready", "slow", "flap", "all", "others", "hangup"),
     *("refuse", "refuse", "refuse", "vandal", "vandal", "vandal", "fight"),
 )
 
@@ -97,7 +97,7 @@ def draw(dice: random.Random, setup: Setup, until: int) -> list[Fault]:
 
 def _begun(fault: Fault, world: World) -> End | None:
     """Begin a fault; return what ends it."""
-    if fault.kind in MOODS or fault.kind in ("flap", "all", "hangup"):
+    if fault.kind in MOODS or fault.kind in ("flap", "all", "others", "hangup"):
         return _server(fault, world)
     if fault.kind in ("cut", "isolate", "split", "loss", "delay", "double"):
         return _network(fault, world)
@@ -208,7 +208,12 @@ def _server(fault: Fault, world: World) -> End | None:
         world.hang_up(fault.node)
         return None
     mood = MOODS.get(fault.kind) or tuple(MOODS.values())[fault.level % len(MOODS)]
-    servers = range(world.setup.nodes) if fault.kind == "all" else [fault.node]
+    everybody = range(world.setup.nodes)
+    servers = {
+        "all": list(everybody),
+        "others": [server for server in everybody if server != fault.node],
+    }.get(fault.kind, [fault.node])
+    mood = Mood.HANGING if fault.kind == "others" else mood
     if fault.kind == "flap":
         every = (40, 300, 1500, 6000)[fault.level % 4]
         for at in range(0, min(fault.lasts, 24 * every), 2 * every):

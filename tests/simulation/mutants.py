@@ -17,8 +17,8 @@ from revip.agent.hosting import Hosting
 from revip.model.health import Finding, Verdict
 from revip.model.instants import NEVER, Instant, Span, later
 from revip.model.ipvs import DeleteDestination
-from revip.model.vrrp import Active, Backup, Sent
-from revip.planner import backoff, health, node, pool, service, trouble, vrrp
+from revip.model.vrrp import Backup, Sent
+from revip.planner import health, node, pool, trouble, vrrp
 from revip.planner.health import Judge, Waiting
 from revip.planner.node import Node
 from tests.simulation.agent import Agent
@@ -270,11 +270,6 @@ def _(true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, place: None
 
 
-@mutant("the better one is not preempted, the worse one never gives up", Election, "_deserved")
-def _(true: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self, speaker: (self.spec.priority, "always well")
-
-
 # The host -----------------------------------------------------------------------------------------
 
 
@@ -291,6 +286,3 @@ def _(true: Callable[..., Any]) -> Callable[..., Any]:
 @mutant("the agent's clock is the wall's", Clock, "now")
 def _(true: Callable[..., Instant]) -> Callable[..., Instant]:
     return lambda self: Instant(max(0, true(self) + self.wall))
-
-
-__all__ = ["MUTANTS", "Active", "backoff", "mutated", "service"]

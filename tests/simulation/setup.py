@@ -194,13 +194,13 @@ def _timing(dice: random.Random) -> HealthTiming:
         return PROFILES["fast"]
     if chance < 0.05:
         return PROFILES["default"]
-    interval = dice.choice((2000, 4000, 8000))
+    interval = dice.choice((1000, 2000, 4000, 8000, 8000))
     hold = dice.choice((0, 1000, 5000))
     return replace(
         PROFILES["gentle"],
         interval=Span(interval),
         fast_interval=Span(dice.choice((200, 500, 1000))),
-        timeout=Span(dice.choice((1000, 2000, 3000))),
+        timeout=Span(dice.choice((1000, 3000, 3000))),
         rise=dice.choice((1, 2, 3)),
         fall=dice.choice((1, 2, 3)),
         jitter_percent=dice.choice((0, 10, 30)),
