@@ -21,8 +21,9 @@ from revip.model.host import LinkAddress
 from revip.model.instants import NEVER, Instant, Span, later
 from revip.model.ipvs import IPAddress, ServiceKey
 from revip.model.notes import Note
+from revip.planner.actions import Action, Apply, Reconcile
 from revip.planner.health import ConnectionLost, JudgeEvent, ProbeFinished
-from revip.planner.node import Action, Apply, Node, Reconcile
+from revip.planner.node import Node
 from revip.planner.pool import PoolMode
 from revip.planner.service import Ask, Service
 from tests.simulation.ballot import Ballot

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from revip.agent.electing import GRACE, LOOK, RETRY, Election, Outside
 from revip.errors import KernelError
 from revip.model.instants import NEVER, Instant
+from revip.model.ipvs import IPAddress
 from revip.model.spec import VirtualServerSpec, VrrpSpec
 from revip.model.vrrp import STOPPING, Active, PriorityChanged, Started, VirtualRouter
 from revip.planner.vrrp import begin, next_wakeup
@@ -35,7 +36,7 @@ class Ballot(Election):
         self._router = VirtualRouter(
             self.spec.vrid,
             (self.server.address,),
-            self._agent.host.at_once(self._outside.source()),
+            self._agent.host.at_once(self._own_address()),
             self.spec.advert_interval,
             self.spec.preempt,
             self.spec.preempt_delay,
@@ -47,6 +48,9 @@ class Ballot(Election):
         self.failure = None
         self._guarded(lambda: self._feed(Started()))
         self.turn()
+
+    async def _own_address(self) -> IPAddress:
+        return await self._outside.source()
 
     def turn(self) -> None:
         """Take in what has come and what is due, then wait."""

@@ -50,7 +50,9 @@ def _options() -> argparse.ArgumentParser:
         "--workers", type=_positive, default=min(2, os.cpu_count() or 1), metavar="N"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a history that fails")
-    parser.add_argument("--replay", type=int, metavar="SEED", help="tell one history event by event")
+    parser.add_argument(
+        "--replay", type=int, metavar="SEED", help="tell one history event by event"
+    )
     parser.add_argument(
         "--only", metavar="N,N", help="with --replay: only these faults of its schedule, or none"
     )

@@ -40,7 +40,20 @@ KINDS = (
     *("crash", "crash", "kill", "kill", "forget", "stop", "freeze", "freeze", "stall", "halt"),
     *("carrier", "mute", "deaf", "breathless", "wall"),
     *("cut", "cut", "isolate", "split", "loss", "delay", "double"),
-    *("die", "die", "die", "hang", "hang", "unready", "unready", "slow", "flap", "all", "others", "hangup"),
+    *(
+        "die",
+        "die",
+        "die",
+        "hang",
+        "hang",
+        "unready",
+        "unready",
+        "slow",
+        "flap",
+        "all",
+        "others",
+        "hangup",
+    ),
     *("refuse", "refuse", "refuse", "vandal", "vandal", "vandal", "fight"),
 )
 
@@ -148,7 +161,7 @@ def _host(fault: Fault, world: World) -> End | None:
             refusal = Refusal(number, what, 100 if fault.level % 2 else 50)
             host.kernel.refusals.append(refusal)
             world.look()
-            return lambda: (host.kernel.refusals.remove(refusal), world.look())[1]
+            return lambda: _accept(world, host.kernel.refusals, refusal)
         case "vandal":
             disturb(host, DEEDS[fault.level % len(DEEDS)])
         case "fight":
@@ -156,6 +169,11 @@ def _host(fault: Fault, world: World) -> End | None:
             for at in range(0, min(fault.lasts, 40 * every), every):
                 world.after(at, disturb, host, DEEDS[fault.level % len(DEEDS)])
     return None
+
+
+def _accept(world: World, refusals: list[Refusal], refusal: Refusal) -> None:
+    refusals.remove(refusal)
+    world.look()
 
 
 def _switched(world: World, host: Host, name: str) -> End:
@@ -200,7 +218,12 @@ def _network(fault: Fault, world: World) -> End:
 def _listed(world: World, wanted: list[int], value: int) -> End:
     wanted.append(value)
     world.doubt()
-    return lambda: (wanted.remove(value), world.doubt())[1]
+
+    def end() -> None:
+        wanted.remove(value)
+        world.doubt()
+
+    return end
 
 
 def _server(fault: Fault, world: World) -> End | None:

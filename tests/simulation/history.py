@@ -74,7 +74,7 @@ def run(
         guarantee, text = "", ""
     except Violation as violation:
         guarantee, text = violation.guarantee, str(violation)
-    except Exception as error:  # noqa: BLE001 (whatever it is, it has a seed)
+    except Exception as error:
         if loud:
             raise
         where = _where(error)

@@ -18,7 +18,9 @@ from revip.model.health import Finding, Verdict
 from revip.model.instants import NEVER, Instant, Span, later
 from revip.model.ipvs import DeleteDestination
 from revip.model.vrrp import Backup, Sent
-from revip.planner import health, node, pool, trouble, vrrp
+from revip.planner import health, node, pool, vrrp
+from revip.planner.actions import Reconcile
+from revip.planner.backoff import Backoff
 from revip.planner.health import Judge, Waiting
 from revip.planner.node import Node
 from tests.simulation.agent import Agent
@@ -186,7 +188,7 @@ def _(true: Callable[..., Any]) -> Callable[..., Any]:
 @mutant("compared only when something happens: drift stays", Node, "wake")
 def _(true: Callable[..., Any]) -> Callable[..., Any]:
     def wake(self: Node, now: Instant) -> Any:
-        return [a for a in true(self, now) if not isinstance(a, node.Reconcile)]
+        return [a for a in true(self, now) if not isinstance(a, Reconcile)]
 
     return wake
 
@@ -206,7 +208,7 @@ def _(true: Callable[..., Any]) -> Callable[..., Any]:
     return remember
 
 
-@mutant("the wait after a refusal grows without end", trouble.Backoff, "delay")
+@mutant("the wait after a refusal grows without end", Backoff, "delay")
 def _(true: property) -> property:
     return property(lambda self: Span(100 << min(4 * self.failures, 40) if self.failures else 0))
 

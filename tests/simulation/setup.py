@@ -162,9 +162,11 @@ class Setup:
 
 def draw(dice: random.Random) -> Setup:
     """Draw a valid configuration: most are slow enough for many histories to be lived through."""
-    nodes = dice.choice((3, 3, 3, 3, 4, 5))
+    nodes = dice.choice((3, 3, 3, 3, 3, 4, 4, 5))
     chance = dice.random()
-    interval = Span(100 if chance < 0.06 else dice.choice((500, 1000, 1000, 2000, 2000, 3000)))
+    interval = Span(
+        100 if nodes == 3 and chance < 0.08 else dice.choice((500, 1000, 1000, 2000, 2000, 3000))
+    )
     lifetime = -(-(interval + 2 * SECOND) // SECOND) * SECOND
     return Setup(
         nodes=nodes,
@@ -178,8 +180,8 @@ def draw(dice: random.Random) -> Setup:
             address_lifetime=Span(lifetime + dice.choice((0, 0, 2)) * SECOND),
         ),
         priorities=tuple(dice.choice((51, 100, 100, 150, 254)) for _ in range(nodes)),
-        timing=_timing(dice),
-        reconcile=Span(dice.choice((500, 2000, 2000, 3000, 5000))),
+        timing=_timing(dice, nodes),
+        reconcile=Span(dice.choice((500, 2000, 3000, 5000, 5000))),
         threshold=dice.choice((1, 1, 2)),
         forwarding=dice.choice((Forwarding.DIRECT, Forwarding.DIRECT, Forwarding.MASQUERADE)),
         way=dice.choice((1, 5, 20)),
@@ -188,13 +190,14 @@ def draw(dice: random.Random) -> Setup:
     )
 
 
-def _timing(dice: random.Random) -> HealthTiming:
+def _timing(dice: random.Random, nodes: int) -> HealthTiming:
+    """Draw the judge's timing: few are quick, for each probe of a history has to be lived."""
     chance = dice.random()
-    if chance < 0.01:
+    if nodes == 3 and chance < 0.005:
         return PROFILES["fast"]
-    if chance < 0.05:
+    if nodes == 3 and chance < 0.06:
         return PROFILES["default"]
-    interval = dice.choice((1000, 2000, 4000, 8000, 8000))
+    interval = dice.choice((1000, 4000, 4000, 8000, 8000, 8000))
     hold = dice.choice((0, 1000, 5000))
     return replace(
         PROFILES["gentle"],

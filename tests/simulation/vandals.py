@@ -27,7 +27,8 @@ def _flush(host: Host) -> None:
     host.kernel.drop(host.world.setup.key)
 
 
-def _changed(change: Callable[[Destination], Destination | None], every: bool = False
+def _changed(
+    change: Callable[[Destination], Destination | None], every: bool = False
 ) -> Callable[[Host], None]:
     def deed(host: Host) -> None:
         server = host.kernel.table.get(host.world.setup.key)
@@ -51,7 +52,9 @@ def _stranger(host: Host, *, alone: bool = False) -> None:
     if server := host.kernel.table.get(host.world.setup.key):
         six = host.world.setup.version == 6
         stranger = Destination(ip_address("fd00::99" if six else "10.0.1.99"), Port(80), 7)
-        others = {it for it in server.destinations if it.endpoint != stranger.endpoint and not alone}
+        others = {
+            it for it in server.destinations if it.endpoint != stranger.endpoint and not alone
+        }
         host.kernel.put(replace(server, destinations=frozenset(others | {stranger})))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 (the word of the design)
     """A guarantee is broken."""
 
     def __init__(self, guarantee: str, at: int, text: str) -> None:

@@ -17,7 +17,6 @@ from tests.simulation.servers import SIGHTS, Mood, Probe, Server, Sight
 from tests.simulation.setup import Setup
 from tests.simulation.violation import Violation
 
-
 SPIN = 20_000
 """Events of one instant that are too many."""
 
