@@ -138,7 +138,8 @@ def _(true: Callable[..., Any]) -> Callable[..., Any]:
     def hear(self: Judge, state: Any, event: Any, now: Instant) -> Any:
         after = true(self, state, event, now)
         if isinstance(event, health.ConnectionLost) and isinstance(after.errand, Waiting):
-            return replace(after, errand=Waiting(later(now, Span(3_600_000))))
+            hour = later(now, Span(3_600_000))
+            return replace(after, errand=Waiting(hour, hour))
         return after
 
     return hear

@@ -16,7 +16,7 @@ from revip.model.ipvs import Forwarding, IPAddress, Port, ServiceKey
 from revip.model.spec import LinkName, NodeName, ProbeSpec, Spec, VirtualServerSpec, VrrpSpec
 from revip.model.vrrp import active_down
 from revip.planner.backoff import Backoff
-from revip.planner.bounds import removal_bound, return_bound
+from revip.planner.bounds import comparison_bound, removal_bound, return_bound
 
 NAME = "api"
 LINK = LinkName("eth0")
@@ -115,8 +115,8 @@ class Setup:
 
     @cached_property
     def repair(self) -> int:
-        """L3 for the table: one period."""
-        return self.reconcile + SLACK
+        """L3 for the table: one period, at its latest."""
+        return comparison_bound(self.reconcile) + SLACK
 
     @cached_property
     def backoff(self) -> int:
