@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 from tests.simulation import history
 from tests.simulation.history import MINUTES, Outcome
-from tests.simulation.mutants import MUTANTS, mutated
+from tests.simulation.mutants import HINTS, MUTANTS, mutated
 from tests.simulation.shrink import shrink
 
 SHOWN = 5
@@ -131,8 +131,9 @@ def _mutants(options: argparse.Namespace) -> int:
 
 def hunt(name: str, seeds: range, minutes: int = MINUTES) -> tuple[Outcome | None, int]:
     """Return the first history that catches a mutant, None when none does; and how many lived."""
+    hints = [HINTS[name]] if name in HINTS else []
     with mutated(name):
-        for lived, seed in enumerate(seeds, 1):
+        for lived, seed in enumerate((*hints, *seeds), 1):
             outcome = history.run(seed, minutes)
             if not outcome.ok:
                 return outcome, lived

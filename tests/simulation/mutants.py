@@ -30,6 +30,15 @@ from tests.simulation.servers import Probe
 Mutant = Callable[[], Iterator[None]]
 MUTANTS: dict[str, Mutant] = {}
 """By what is wrong with them."""
+HINTS = {
+    "checks serial under one lock": 32,
+    "verdict flipped although the kernel write failed": 13,
+    "a woken node goes on as if nothing had been": 7,
+    "a fault of ours counts as the server's": 5,
+    "the wait after a refusal grows without end": 5,
+    "the lease ends too late": 5,
+}
+"""Histories that caught the hardier ones when this was written: tried first, to save time."""
 
 
 def mutant(name: str, where: Any, what: str) -> Callable[[Callable[..., Any]], None]:
