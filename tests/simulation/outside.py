@@ -12,7 +12,7 @@ from revip.model.host import HostFact, HostState, Lease, LinkAddress
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
 from revip.model.spec import LinkName
 from revip.model.vrrp import Heard, VirtualRouter
-from revip.planner.diff import key_of
+from revip.planner.diff import describe, key_of
 from revip.wire.vrrp import Rejected
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class TablePort:
         for change in changes:
             before = kernel.taking(key)
             kernel.write(change)
-            self._host.world.trace(self._host.number, change)
+            self._host.world.trace(self._host.number, describe(change))
             self._host.world.checks.wrote_table(self._host, change, before, kernel.taking(key))
 
     def close(self) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from tests.simulation import history
 from tests.simulation.cli import hunt
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants import MUTANTS, mutated
 from tests.simulation.shrink import shrink
 
-HISTORIES = int(os.environ.get("REVIP_HISTORIES", "8"))
+HISTORIES = int(os.environ.get("REVIP_HISTORIES", "6"))
 """`script/test` lives through more of them by `script/simulate`."""
 
 QUICK = (
@@ -49,11 +49,9 @@ def test_a_history_is_the_same_again_also_in_another_process() -> None:
 
 @pytest.mark.slow
 def test_a_failing_history_is_made_small_and_fails_again() -> None:
-    from tests.simulation.mutants import mutated
-
     with mutated(QUICK[0]):
-        failed = next(o for seed in range(10) if not (o := history.run(seed)).ok)
-        small = shrink(failed, budget=40)
+        failed = next(o for seed in range(9) if not (o := history.run(seed, 4)).ok)
+        small = shrink(failed, budget=15)
         assert small.kept is not None
         assert small.faults < failed.faults
         assert small.guarantee == failed.guarantee
