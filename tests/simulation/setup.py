@@ -165,7 +165,7 @@ def draw(dice: random.Random) -> Setup:
     nodes = dice.choice((3, 3, 3, 3, 3, 4, 4, 5))
     chance = dice.random()
     interval = Span(
-        100 if nodes == 3 and chance < 0.08 else dice.choice((500, 1000, 1000, 2000, 2000, 3000))
+        100 if nodes == 3 and chance < 0.04 else dice.choice((500, 1000, 1000, 2000, 2000, 3000))
     )
     lifetime = -(-(interval + 2 * SECOND) // SECOND) * SECOND
     return Setup(
@@ -181,7 +181,7 @@ def draw(dice: random.Random) -> Setup:
         ),
         priorities=tuple(dice.choice((51, 100, 100, 150, 254)) for _ in range(nodes)),
         timing=_timing(dice, nodes),
-        reconcile=Span(dice.choice((500, 2000, 3000, 5000, 5000))),
+        reconcile=Span(dice.choice((1000, 2000, 5000, 5000, 5000))),
         threshold=dice.choice((1, 1, 2)),
         forwarding=dice.choice((Forwarding.DIRECT, Forwarding.DIRECT, Forwarding.MASQUERADE)),
         way=dice.choice((1, 5, 20)),
@@ -197,7 +197,7 @@ def _timing(dice: random.Random, nodes: int) -> HealthTiming:
         return PROFILES["fast"]
     if nodes == 3 and chance < 0.06:
         return PROFILES["default"]
-    interval = dice.choice((1000, 4000, 4000, 8000, 8000, 8000))
+    interval = dice.choice((1500, 4000, 8000, 8000, 8000, 8000))
     hold = dice.choice((0, 1000, 5000))
     return replace(
         PROFILES["gentle"],

@@ -14,12 +14,12 @@ from tests.simulation.cli import hunt
 from tests.simulation.mutants import MUTANTS, mutated
 from tests.simulation.shrink import shrink
 
-HISTORIES = int(os.environ.get("REVIP_HISTORIES", "6"))
+HISTORIES = int(os.environ.get("REVIP_HISTORIES", "4"))
 """`script/test` lives through more of them by `script/simulate`."""
 
 QUICK = (
     "return forgotten: who is out stays out",
-    "compared only when something happens: drift stays",
+    "a deleted virtual server is not noticed",
     "a better peer is not yielded to",
 )
 """Mutants that die at once."""
@@ -34,9 +34,9 @@ def test_a_history_breaks_no_guarantee(seed: int) -> None:
 
 @pytest.mark.slow
 def test_a_history_is_the_same_again_also_in_another_process() -> None:
-    here = history.run(3, 3)
-    assert here == history.run(3, 3)
-    words = "from tests.simulation import history; print(history.run(3, 3).digest)"
+    here = history.run(3, 2)
+    assert here == history.run(3, 2)
+    words = "from tests.simulation import history; print(history.run(3, 2).digest)"
     there = subprocess.run(
         [sys.executable, "-c", words],
         env={**os.environ, "PYTHONHASHSEED": "12345"},
@@ -50,8 +50,8 @@ def test_a_history_is_the_same_again_also_in_another_process() -> None:
 @pytest.mark.slow
 def test_a_failing_history_is_made_small_and_fails_again() -> None:
     with mutated(QUICK[0]):
-        failed = next(o for seed in range(9) if not (o := history.run(seed, 4)).ok)
-        small = shrink(failed, budget=15)
+        failed = next(o for seed in range(9) if not (o := history.run(seed, 3)).ok)
+        small = shrink(failed, budget=10)
         assert small.kept is not None
         assert small.faults < failed.faults
         assert small.guarantee == failed.guarantee
