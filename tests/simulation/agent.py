@@ -47,7 +47,7 @@ class Agent:
         self.table = TablePort(host)
         self.port = HostPort(host)
         self.node, self._first = Node.begin(self.spec, self.clock.now(), host.record)
-        self.roles = Roles(self.port, self.node.keys)
+        self.roles = Roles(self.port, self.node.keys, lambda: False)
         self.hosting = Hosting(self.port, self._role, self.clock, self._note, self._hold)
         self.election: Ballot | None = None
         self.leaving = False
@@ -243,7 +243,8 @@ class Agent:
 
     async def _role(self) -> Role:
         kept = self.election is None or self.election.keeps()
-        return await self.roles.role(self.spec, [(self.server, self.service.directing and kept)])
+        leads = [(self.server, self.service.directing and kept)]
+        return await self.roles.role(self.spec, leads, self.node.tabled)
 
     def _hold(self, held: frozenset[LinkAddress]) -> None:
         self._held = held

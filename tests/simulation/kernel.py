@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from revip.errors import KernelError
-from revip.model.host import KERNEL_LOCAL_TABLE, HostFact, LinkAddress, LocalRoute
+from revip.model.host import KERNEL_LOCAL_TABLE, HostFact, LinkAddress, LocalRoute, Sysctl
 from revip.model.ipvs import (
     AddDestination,
     AddServer,
@@ -105,6 +105,9 @@ class Kernel:
         """Make `fact` true; return whether it was not."""
         news = fact not in self.facts
         self.version += news
+        if isinstance(fact, Sysctl) and news:  # one value at a time
+            same = {f for f in self.facts if isinstance(f, Sysctl) and f.name == fact.name}
+            self.facts -= same
         self.facts.add(fact)
         if isinstance(fact, LinkAddress):
             if news:
