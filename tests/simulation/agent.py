@@ -306,7 +306,11 @@ class Agent:
         self.perform(self.node.elect(NAME, leading, reason, self.now()))
         self.soon.append(self._look_now)
         if not leading:
-            self.after(PARTING, lambda: self.perform(self.node.part(self.now())))
+            self.after(PARTING, self._part)
+
+    def _part(self) -> None:
+        self.perform(self.node.part(self.now()))
+        self.soon.append(self._look_now)
 
     def _renew_soon(self, place: LinkAddress) -> None:
         if place in self._held:
