@@ -59,6 +59,8 @@ class Agent:
         self._host_at = NEVER
         self._host_rests_until = Instant(0)
         self._host_runs = False
+        self._host_seen: tuple[object, ...] | None = None
+        """What the last comparison that changed nothing looked at."""
         self._tabled = False
         self._worth: tuple[object, ...] = ()
 
@@ -228,7 +230,12 @@ class Agent:
 
     async def _host_round(self) -> None:
         self._host_at = NEVER
-        await self.hosting.reconcile()
+        kept = self.election is None or self.election.keeps()
+        seen = (self.host.kernel.version, self.service.directing, kept, self.node.tabled)
+        if self.hosting._quarrel.fighting or self.hosting.failure or seen != self._host_seen:
+            await self.hosting.reconcile()  # else it would find what it has left
+            version = self.host.kernel.version
+            self._host_seen = seen if version == seen[0] else None
         now = self.now()
         if self.hosting.failure is not None:
             self._host_rests_until = later(now, self.hosting._backoff.delay)
