@@ -33,6 +33,7 @@ MUTANTS: dict[str, Mutant] = {}
 HINTS = {
     "checks serial under one lock": 32,
     "verdict flipped although the kernel write failed": 13,
+    "an advert that failed counts as sent": 14,
     "a woken node goes on as if nothing had been": 7,
     "a fault of ours counts as the server's": 5,
     "the wait after a refusal grows without end": 5,
