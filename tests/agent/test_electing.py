@@ -129,6 +129,23 @@ async def test_without_a_carrier_the_address_goes_at_once() -> None:
 
 
 @played
+async def test_who_does_not_get_the_address_gives_it_to_others_and_tries_again() -> None:
+    async with Stage(elected()) as stage:
+        refused = KernelError(1, "add address", "Operation not permitted")
+        stage.host.refuses = lambda fact: refused if fact == PLACE else None
+        await stage.until(lambda: stage.speaker.said[-1:] == [100], 6.0)
+        after = await stage.until(lambda: stage.speaker.said[-1] == 0, 6.0)
+        assert 3.0 <= after < 4.5, "its address_lifetime"
+        said = len(stage.speaker.said)
+        await stage.pass_by(8.0)
+        assert len(stage.speaker.said) == said, "nobody is held back meanwhile"
+        election = stage.command("status")["virtual_servers"][0]["election"]
+        assert "cannot be put on the interface" in election["reason"]
+        stage.host.refuses = lambda fact: None
+        assert await stage.until(lambda: stage.host.addresses() == {"10.0.1.10"}, 8.0) < 8.0
+
+
+@played
 async def test_an_interface_that_is_made_again_is_joined_again() -> None:
     async with Stage(elected()) as stage:
         await leads(stage)

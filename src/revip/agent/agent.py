@@ -303,6 +303,7 @@ class Agent:
 
     def _hold(self, held: frozenset[LinkAddress]) -> None:
         self.conflicts.hold(held)
+        self.elections.hold(held, self.hosting.lacking if self.hosting else frozenset())
         if self.announcing is not None:
             self.announcing.hold(held)
 

@@ -13,6 +13,7 @@ from revip.model.ipvs import IPAddress
 from revip.model.notes import Note
 from revip.model.spec import Spec, VirtualServerSpec, VrrpSpec
 from revip.model.vrrp import STOPPING
+from revip.planner.grip import Grip
 from revip.planner.service import Service, ballot
 from revip.ports import Clock, Host, KeeperLink
 
@@ -48,6 +49,7 @@ class Elections:
         self._running: dict[str, tuple[VirtualServerSpec, KeptElection]] = {}
         self._own: dict[str, IPAddress] = {}
         """This node's own address, by virtual server."""
+        self._grips: dict[LinkAddress, Grip] = {}
         self._keeping: Keeping | None = None
         if station is not None:
             self._keeping = Keeping(station.clock, station.keeper, station.note)
@@ -70,6 +72,7 @@ class Elections:
         for name, (server, election) in list(self._running.items()):
             if name not in wanted or ballot(wanted[name]) != ballot(server):
                 del self._running[name]
+                self._grips.pop(election.place, None)
                 self._keeping.remove(name)
                 self._station.host.unlease(election.place)
         for name, server in wanted.items():
@@ -89,6 +92,14 @@ class Elections:
         election = self.get(name)
         return election is None or election.keeps()
 
+    def hold(self, held: frozenset[LinkAddress], lacking: frozenset[LinkAddress]) -> None:
+        """Learn which addresses are on their interfaces, and which are not but should be."""
+        if self._station is not None:
+            now = self._station.clock.now()
+            for place, grip in self._grips.items():
+                seen = grip.seen(now, held=place in held, lacking=place in lacking)
+                self._grips[place] = seen
+
     def may_announce(self, place: LinkAddress) -> bool:
         """Return whether an address may be announced at this moment."""
         return all(each.keeps() for each in self.all() if each.place == place)
@@ -99,11 +110,20 @@ class Elections:
         await asyncio.gather(*(each.resign(reason) for each in self.all()))
         return led
 
+    def _slips(self, station: Station, place: LinkAddress) -> str | None:
+        """Return why this node gives up an address that it does not get, None when it does not."""
+        if station.paused():
+            return None  # then nothing is put on an interface
+        now = station.clock.now()
+        grip = self._grips[place] = self._grips[place].at(now)
+        return grip.objection(now)
+
     def _election(
         self, station: Station, keeping: Keeping, server: VirtualServerSpec, vrrp: VrrpSpec
     ) -> KeptElection:
         multicast6 = server.address.version == 6 and not vrrp.peers
         place = LinkAddress(server.interface, server.address)
+        self._grips[place] = Grip(vrrp.address_lifetime)
 
         async def source() -> IPAddress:
             own = await station.source(server)
@@ -113,7 +133,7 @@ class Elections:
         def worth() -> tuple[int, str]:
             service = station.service(server.name)
             own, leading = self._own.get(server.name), bool(service and service.elected)
-            if objection := station.objection(server.name):
+            if objection := station.objection(server.name) or self._slips(station, place):
                 return STOPPING, objection
             return fitness(vrrp, service, own, waits=station.paused() and not leading)
 

@@ -75,6 +75,8 @@ class Hosting:
         self.paused = False
         self.missing: tuple[str, ...] = ()
         """What is not as it should be after the last comparison, in words."""
+        self.lacking: frozenset[LinkAddress] = frozenset()
+        """Addresses that should be on a real interface and were seen not to be."""
 
     @property
     def failure(self) -> str | None:
@@ -173,12 +175,15 @@ class Hosting:
         try:
             return await question
         except Exception:
+            self.lacking = frozenset()  # nobody knows
             self._hold(frozenset())
             raise
 
     def _report(self, holds: frozenset[HostFact]) -> None:
-        addresses = (fact for fact in self._wanted.present & holds if isinstance(fact, LinkAddress))
-        self._hold(frozenset(place for place in addresses if place.link != DUMMY))
+        addresses = (fact for fact in self._wanted.present if isinstance(fact, LinkAddress))
+        wanted = frozenset(place for place in addresses if place.link != DUMMY)
+        self.lacking = wanted - holds
+        self._hold(wanted & holds)
 
     async def _listen(self) -> None:
         while True:
