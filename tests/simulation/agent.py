@@ -6,28 +6,29 @@ event loop is handed to the world here.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, cast
 
-from revip.agent.electing import Outside
-from revip.agent.fitness import fitness
+from revip.agent.elections import Elections, Station
 from revip.agent.hosting import FIGHT_PACE, PERIOD, Hosting, Role
+from revip.agent.keeper_words import Resign
+from revip.agent.kept import FAREWELL, KeptElection
 from revip.agent.probing import _excused, overdue
 from revip.agent.roles import Roles
 from revip.errors import KernelError
 from revip.model.health import BackendName, Finding, ProbeResult
 from revip.model.host import LinkAddress
 from revip.model.instants import NEVER, Instant, Span, later
-from revip.model.ipvs import IPAddress, ServiceKey
+from revip.model.ipvs import ServiceKey
 from revip.model.notes import Note
 from revip.planner.actions import Action, Apply, Reconcile
 from revip.planner.health import ConnectionLost, JudgeEvent, ProbeFinished
 from revip.planner.node import Node
-from revip.planner.pool import PoolMode
 from revip.planner.service import Ask, Service
-from tests.simulation.ballot import Ballot
-from tests.simulation.outside import Ear, HostPort, TablePort
+from tests.simulation.keeper import Kept, Link
+from tests.simulation.outside import HostPort, TablePort
 from tests.simulation.servers import Probe
 from tests.simulation.setup import FIRST_VERDICTS, NAME, PARTING
 
@@ -48,12 +49,13 @@ class Agent:
         self.port = HostPort(host)
         self.node, self._first = Node.begin(self.spec, self.clock.now(), host.record)
         self.roles = Roles(self.port, self.node.keys, lambda: False)
-        self.hosting = Hosting(self.port, self._role, self.clock, self._note, self._hold)
-        self.election: Ballot | None = None
+        self.hosting = Hosting(self.port, self._role, self.clock, self.note, self._hold)
+        self.link = Link(self)
+        self.keeping = Kept(self, self.link)
+        self.elections = Elections(self._station())
+        self.elections._keeping = self.keeping
         self.leaving = False
         self.soon: deque[Callable[[], None]] = deque()
-        self._own: IPAddress | None = None
-        self._held: frozenset[LinkAddress] = frozenset()
         self._pending: frozenset[ServiceKey] = frozenset()
         self._armed: Instant | None = None
         self._host_at = NEVER
@@ -62,14 +64,11 @@ class Agent:
         self._host_seen: tuple[object, ...] | None = None
         """What the last comparison that changed nothing looked at."""
         self._tabled = False
-        self._worth: tuple[object, ...] = ()
 
     def begin(self) -> None:
         """Do what `Agent.run` does first."""
         self.perform(self._first)
-        if self.server.vrrp is not None:
-            self.election = self._election()
-            self.soon.append(self.election.take_part)
+        self.elections.follow(self.spec)
         if self.service.directing:
             self.wait_until(later(self.now(), FIRST_VERDICTS), self._run_host, lambda: self._tabled)
         else:
@@ -78,6 +77,18 @@ class Agent:
     @property
     def service(self) -> Service:
         return self.node.services[NAME]
+
+    @property
+    def election(self) -> KeptElection | None:
+        return self.elections.get(NAME)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it may have the address, by what it has heard of its keeper."""
+        election = self.election
+        return election is None or (
+            election.leading and self.now() <= election.standing.keeps_until
+        )
 
     def now(self) -> Instant:
         return self.clock.now()
@@ -106,22 +117,7 @@ class Agent:
         while self.soon and self.host.awake and self.host.agent is self:
             self.soon.popleft()()
         if self.host.agent is self:
-            self._reconsider()
             self.world.checks.agent_moved(self.host)
-
-    def _reconsider(self) -> None:
-        """Have the election look, when what makes this node fit has changed."""
-        if self.election is None:
-            return
-        service, own = self.service, BackendName(self.spec.node)
-        worth = (
-            service.entries[own].state.health.verdict,
-            service.cause is None,
-            service.pool is None or service.pool.mode is PoolMode.EMPTY,
-        )
-        if worth != self._worth:
-            self._worth = worth
-            self.election.look()
 
     # The table ------------------------------------------------------------------------------
 
@@ -137,7 +133,7 @@ class Agent:
                 case Apply():
                     self._apply(action)
                 case Note():
-                    self._note(action)
+                    self.note(action)
         self._arm()
 
     def _reconcile(self) -> None:
@@ -230,7 +226,7 @@ class Agent:
 
     async def _host_round(self) -> None:
         self._host_at = NEVER
-        kept = self.election is None or self.election.keeps()
+        kept = self.elections.keeps(NAME)
         seen = (self.host.kernel.version, self.service.directing, kept, self.node.tabled)
         if self.hosting._quarrel.fighting or self.hosting.failure or seen != self._host_seen:
             await self.hosting.reconcile()  # else it would find what it has left
@@ -249,19 +245,13 @@ class Agent:
         self.host.at_once(self.hosting.reconcile())
 
     async def _role(self) -> Role:
-        kept = self.election is None or self.election.keeps()
-        leads = [(self.server, self.service.directing and kept)]
+        leads = [(self.server, self.service.directing and self.elections.keeps(NAME))]
         return await self.roles.role(self.spec, leads, self.node.tabled)
 
     def _hold(self, held: frozenset[LinkAddress]) -> None:
-        self._held = held
+        self.elections.hold(held, self.hosting.lacking)
 
     # The election ---------------------------------------------------------------------------
-
-    def turn(self) -> None:
-        """Take in the adverts that have come."""
-        if self.election is not None:
-            self.election.turn()
 
     def leave(self) -> None:
         """Do what SIGTERM asks for, with `agent.on_exit: leave`."""
@@ -269,11 +259,18 @@ class Agent:
             return
         self.leaving = True
         self.world.trace("stop", self.host.number)
-        if self.election is None:
-            self.host.exited(self)
+        election = self.election
+        led = election is not None and election.leading
+        if election is None or not self.keeping.say(Resign(NAME, "shutdown")):
+            self._left(led)
             return
-        led = self.election.leading
-        self.election.leave(lambda: self._left(led))
+        limit = later(self.now(), Span(election.spec.advert_interval + FAREWELL))
+        self.wait_until(limit, lambda: self._resigned(led), lambda: not election.leading)
+
+    def _resigned(self, led: bool) -> None:
+        if self.election is not None:
+            self.election.give_up("shutdown")
+        self._left(led)
 
     def _left(self, led: bool) -> None:
         if not led:
@@ -287,30 +284,28 @@ class Agent:
         self._reconcile()
         self.host.exited(self)
 
-    def _election(self) -> Ballot:
-        vrrp = self.server.vrrp
-        assert vrrp is not None
-        outside = Outside(
+    def _station(self) -> Station:
+        return Station(
             self.clock,
-            lambda _link, router, _peers: Ear(self.host, router),
-            self._source,
-            lambda: fitness(vrrp, self.service, self._own, waits=False),
-            self.port.lease,
-            self._renew_soon,
+            self.port,
+            self.link,
+            lambda server: self.roles.source(self.spec, server),
+            lambda name: self.node.services.get(name),
+            lambda: False,
+            lambda name: None,
             self._lead,
             lambda place: None,
-            self._note,
+            self._serve,
+            self.note,
         )
-        return Ballot(self, self.server, vrrp, outside)
 
-    async def _source(self) -> IPAddress:
-        self._own = await self.roles.source(self.spec, self.server)
-        six = self.server.address.version == 6
-        return await self.port.link_local(self.server.interface) if six else self._own
+    def _serve(self, name: str, part: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        self.soon.append(self.keeping.serve)
+        return cast("asyncio.Task[None]", None)
 
-    def _lead(self, leading: bool, reason: str) -> None:
+    def _lead(self, name: str, leading: bool, reason: str) -> None:
         self.world.trace(self.host.number, "leads" if leading else "leads no longer")
-        self.perform(self.node.elect(NAME, leading, reason, self.now()))
+        self.perform(self.node.elect(name, leading, reason, self.now()))
         self.soon.append(self._look_now)
         if not leading:
             self.after(PARTING, self._part)
@@ -319,19 +314,6 @@ class Agent:
         self.perform(self.node.part(self.now()))
         self.soon.append(self._look_now)
 
-    def _renew_soon(self, place: LinkAddress) -> None:
-        if place in self._held:
-            self.soon.append(lambda: self._renew_now(place))
-
-    def _renew_now(self, place: LinkAddress) -> None:
-        self.host.at_once(self._renew(place))
-
-    async def _renew(self, place: LinkAddress) -> None:
-        try:
-            await self.port.renew(place)
-        except KernelError:
-            self.look_at_host()
-
-    def _note(self, note: Note) -> None:
+    def note(self, note: Note) -> None:
         if self.world.loud:
             self.world.say(self.host.number, note.kind.value, note.text)

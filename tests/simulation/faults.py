@@ -38,6 +38,7 @@ REFUSALS = (
 )
 KINDS = (
     *("crash", "crash", "kill", "kill", "forget", "stop", "freeze", "freeze", "stall", "halt"),
+    *("keeper killed", "keeper frozen", "both killed", "both frozen"),
     *("carrier", "mute", "deaf", "breathless", "wall"),
     *("cut", "cut", "isolate", "split", "loss", "delay", "double"),
     *(
@@ -114,6 +115,8 @@ def _begun(fault: Fault, world: World) -> End | None:
         return _server(fault, world)
     if fault.kind in ("cut", "isolate", "split", "loss", "delay", "double"):
         return _network(fault, world)
+    if fault.kind in ("keeper killed", "keeper frozen", "both killed", "both frozen"):
+        return _keeper(fault, world)
     if fault.kind in ("crash", "kill", "forget", "stop", "freeze", "stall", "halt"):
         return _process(fault, world)
     return _host(fault, world)
@@ -144,6 +147,31 @@ def _process(fault: Fault, world: World) -> End | None:
         case "stall":
             host.stall = fault.lasts
     return None
+
+
+def _keeper(fault: Fault, world: World) -> End | None:
+    """Do something to the keeper, or to both processes, as to a container."""
+    host = world.hosts[fault.node]
+    agent, process = host.agent, host.agent.link.process if host.agent is not None else None
+    both = fault.kind.startswith("both")
+    if process is None:
+        return None
+    if fault.kind.endswith("frozen"):
+        process.freeze()
+        if both:
+            host.freeze()
+
+        def thaw() -> None:
+            process.thaw()
+            if both:
+                host.thaw(agent)
+
+        return thaw
+    world.trace("kill the keeper", host.number)
+    if both:
+        host.kill()
+    process.end()
+    return host.start if both else None
 
 
 def _host(fault: Fault, world: World) -> End | None:

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from revip.agent.hosting import LONGEST_REST
+from revip.planner.grip import LONGEST_REST as LONGEST_ASIDE
 from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class Holding:
         self._setup = world.setup
         self._together: dict[tuple[int, int], int] = {}
         """Since when two who hear each other both answer."""
+        self._left: dict[int, int] = {}
+        """Since when a host answers whose agent is gone or frozen, while its keeper works."""
         self._nobody: int | None = 0
         """Since when nobody answers."""
         self._state: tuple[Any, ...] = ()
@@ -35,6 +38,7 @@ class Holding:
         network = world.network
         state = (
             tuple((h.up, h.awake, h.carrier, h.mute, h.deaf, h.agent is None) for h in world.hosts),
+            tuple(h.keeper for h in world.hosts),
             tuple(sorted(pair for pair, count in network.cuts.items() if count > 0)),
             network.lossy,
             network.slow,
@@ -46,6 +50,7 @@ class Holding:
             self._state, self._disturbed = state, now
         answering = [host for host in world.hosts if host.answers]
         self._look_at_pairs(answering)
+        self._look_at_left(answering)
         if answering:
             self._nobody = None
         elif self._nobody is None or now == 0:
@@ -78,6 +83,25 @@ class Holding:
             text = f"n{pair[0]} and n{pair[1]} both answer since {since / 1000:.3f} s"
             raise Violation("S1", self._world.now, text)
 
+    def _look_at_left(self, answering: list[Host]) -> None:
+        left = {
+            host.number
+            for host in answering
+            if self._setup.elected
+            and not host.awake
+            and any(process.awake for process in host.keepers)
+            and not self._refuses(host)
+        }
+        self._left = {number: at for number, at in self._left.items() if number in left}
+        for number in left - self._left.keys():
+            self._left[number] = self._world.now
+            self._world.after(self._setup.leaving + 1, self._still_left, number, self._world.now)
+
+    def _still_left(self, number: int, since: int) -> None:
+        if self._left.get(number) == since:
+            text = f"n{number} answers, though its agent is no more since {since / 1000:.3f} s"
+            raise Violation("S1", self._world.now, text)
+
     def wrote(self, host: Host) -> None:
         """Judge a write of the address: none may stay that came after three silent intervals."""
         if not self._setup.elected or not host.has_vip:
@@ -95,9 +119,8 @@ class Holding:
         now = self._world.now
         network = self._world.network
         void = self._setup.elected and (network.losses or network.slow)
-        refused = any(self._refuses(host) for host in self._world.hosts if host.awake)
         due = max(since, self._disturbed) + self._bound()
-        if void or refused or not self._able() or now <= due:
+        if void or not self._able() or now <= due:
             self._world.at(max(now + 500, due + 1), self._anybody, since)
             return
         text = f"nobody answers since {since / 1000:.3f} s, though n{self._able()} could"
@@ -114,14 +137,17 @@ class Holding:
             and not host.mute
             and host.agent is not None
             and not host.agent.leaving
+            and (host.keeper is not None or not self._setup.elected)
+            and not self._refuses(host)
         ]
 
     def _bound(self) -> int:
         bound = self._setup.succession
         if any(self._world.network.cuts.values()):
             bound *= self._setup.nodes  # who hears whom may settle one after the other
-        if self._world.now - self._refused < 20_000:
-            bound += LONGEST_REST
+        if self._world.now - self._refused < LONGEST_ASIDE + bound:
+            # Who is refused tries again and again, and is in nobody's way meanwhile.
+            bound += LONGEST_REST + (self._setup.aside if self._setup.elected else 0)
         if any(host.deaf for host in self._world.hosts):
             bound = max(bound, self._setup.deaf_repair)
         return bound

@@ -1,4 +1,4 @@
-"""A host: its power, its kernel, its clock, and the process of the agent on it."""
+"""A host: its power, its kernel, its clock, and the processes on it: an agent and its keepers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from revip.model.record import Record
 from revip.model.vrrp import Heard
 from revip.planner.node import NOTHING_RECORDED
 from tests.simulation.agent import Agent
+from tests.simulation.keeper import Process
 from tests.simulation.kernel import Kernel
 from tests.simulation.setup import KERNEL_LATE, LINK
 
@@ -71,8 +72,9 @@ class Host:
         self.clock = Clock(world, world.setup.offsets[number], world.setup.drifts[number])
         self.record: Record = NOTHING_RECORDED
         """What the agent wrote down; survives it, not the boot."""
-        self.inbox: list[Heard] = []
         self.agent: Agent | None = None
+        self.keepers: list[Process] = []
+        """The agent's own, and those of its predecessors that still wait for a successor."""
         self.boots = 0
         self.said_at = Instant(0)
         """When the last advert left, by this boot's clock."""
@@ -103,6 +105,9 @@ class Host:
         self.world.trace("crash", self.number)
         self.up = False
         self.frozen = self.halted = 0
+        for process in self.keepers:
+            process.over = True
+        self.keepers.clear()
         self.kill()
         self.world.servers[self.number].running = False
         self.world.moved(self.number)
@@ -118,9 +123,10 @@ class Host:
 
     def kill(self) -> None:
         """SIGKILL: nothing of the process is left but what is in the kernel and on the disk."""
-        self.agent = None
+        agent, self.agent = self.agent, None
+        if agent is not None:
+            agent.link.close()  # its keeper hears the end
         self.world.checks.agent_gone(self)
-        self.inbox.clear()
         self._backlog.clear()
         if self._suspended is not None:
             self._suspended.close()
@@ -161,6 +167,12 @@ class Host:
     @property
     def awake(self) -> bool:
         return self.agent is not None and not self.frozen and not self.halted
+
+    @property
+    def keeper(self) -> Process | None:
+        """The keeper of the agent that is here now, if it runs."""
+        process = self.agent.link.process if self.agent is not None else None
+        return process if process is not None and process.awake else None
 
     def deliver(self, what: Callable[..., None], *args: Any) -> None:
         """Let the agent take something in, as soon as it is awake."""
@@ -206,6 +218,8 @@ class Host:
             self._wake()
 
     def _wake(self) -> None:
+        for process in list(self.keepers):
+            process.run()
         if self.frozen or self.halted:
             return
         self.world.look()
@@ -230,9 +244,9 @@ class Host:
     # What comes in --------------------------------------------------------------------------
 
     def receive(self, heard: Heard) -> None:
-        if self.up and self.carrier and not self.halted and self.agent is not None:
-            self.inbox.append(heard)
-            self.deliver(self.agent.turn)
+        if self.up and self.carrier and not self.halted:
+            for process in self.keepers:
+                process.hear_advert(heard)
 
     def lost(self, server: int) -> None:
         if self.agent is not None:

@@ -17,6 +17,7 @@ from revip.wire.vrrp import Rejected
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host
+    from tests.simulation.keeper import Process
 
 
 class Stalled:
@@ -64,7 +65,7 @@ class HostPort:
             self._host.withdraw(fact)
         for fact in add:
             if fact == self._host.vip:
-                await self.renew(self._host.vip)
+                await self._write(self._host.vip)
             else:
                 self._host.establish(fact, None)
 
@@ -74,7 +75,7 @@ class HostPort:
     def unlease(self, place: LinkAddress) -> None:
         self._leases.pop(place, None)
 
-    async def renew(self, place: LinkAddress) -> None:
+    async def _write(self, place: LinkAddress) -> None:
         lease = self._leases.get(place)
         self._demand(place, lease)
         if (lasts := self._host.stall) is not None:
@@ -107,15 +108,36 @@ class HostPort:
         pass
 
 
-class Ear:
-    """The port `Speaker`: a socket on the simulated segment."""
+class KeepersAddresses:
+    """The port `LeasedAddresses`."""
 
-    def __init__(self, host: Host, router: VirtualRouter) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
+
+    def renew(self, place: LinkAddress, lease: Lease) -> None:
+        if not self._host.has_vip:
+            return
+        if self._host.clock.now() > lease.ends:
+            raise KernelError(errno.ETIME, f"renew {place}", "the lease is over")
+        self._host.kernel.refuse("address", f"renew {place}")
+        self._host.establish(place, lease.lifetime)
+        self._host.world.checks.wrote_address(self._host)
+
+    def remove(self, place: LinkAddress) -> None:
+        self._host.kernel.refuse("address", f"remove {place}")
+        self._host.withdraw(place)
+
+
+class Ear:
+    """The port `Speaker`: a socket of a keeper's on the simulated segment."""
+
+    def __init__(self, process: Process, router: VirtualRouter) -> None:
+        self._process = process
+        self._host = process.host
         self._router = router
 
     def open(self) -> None:
-        self._host.inbox.clear()
+        self._process.adverts.clear()
 
     def trouble(self) -> str | None:
         return None if self._host.carrier else "no carrier"
@@ -129,11 +151,11 @@ class Ear:
             self._host.world.network.multicast(self._host.number, heard)
 
     def receive(self) -> list[Heard | Rejected]:
-        came, self._host.inbox = self._host.inbox, []
+        came, self._process.adverts = self._process.adverts, []
         return list(came)
 
-    async def readable(self) -> None:
-        pass
+    def fileno(self) -> int:
+        return -1  # nobody polls: what comes is told
 
     def close(self) -> None:
-        self._host.inbox.clear()
+        self._process.adverts.clear()

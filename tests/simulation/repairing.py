@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from revip.agent.hosting import LONGEST_REST
 from revip.model.ipvs import SchedulerFlag, VirtualServer
-from revip.model.vrrp import Active
 from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -47,7 +46,10 @@ class Repairing:
             refusals = tuple(host.kernel.refusals)
             if refusals or self._state.get(host.number, (None, ()))[1]:
                 self._refused[host.number] = now
-            state = (host.agent, refusals, host.awake, host.deaf, host.mute, host.carrier)
+            state = (
+                *(host.agent, refusals, host.awake, host.deaf, host.mute, host.carrier),
+                host.keeper,
+            )
             if state != self._state.get(host.number):
                 self._state[host.number] = state
                 self._quiet[host.number] = now
@@ -101,8 +103,9 @@ class Repairing:
             return
         longest = self._setup.vrrp.address_lifetime + 2 * LONGEST_REST
         quiet = self._world.now - self._quiet.get(host.number, 0) > longest
-        phase = agent.election._state.phase
-        if quiet and isinstance(phase, Active) and host.clock.now() - phase.since > longest:
+        status = agent.election.standing.status
+        active = status.get("state") == "active" and host.clock.now() - status["since"] > longest
+        if quiet and active:
             text = f"the address expired on n{host.number}, which is Active and well"
             raise Violation("L3", self._world.now, text)
 
@@ -123,8 +126,7 @@ class Repairing:
         agent = host.agent
         if agent is None or not host.awake or agent.leaving:
             return False
-        kept = agent.election is None or agent.election.keeps()
-        if (agent.service.directing and kept) != host.has_vip:
+        if (agent.service.directing and agent.keeps) != host.has_vip:
             return True
         wanted = agent.hosting._wanted
         facts = host.kernel.facts

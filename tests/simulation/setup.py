@@ -8,8 +8,9 @@ from functools import cached_property
 from ipaddress import ip_address
 
 from revip.agent.agent import FIRST_VERDICTS_SECONDS, PARTING_SECONDS
-from revip.agent.electing import GRACE, LINGER, LOOK
+from revip.agent.electing import LINGER, LOOK
 from revip.agent.hosting import LONGEST_REST, PERIOD
+from revip.agent.keeper import PATIENCE
 from revip.model.health import PROFILES, Backend, BackendName, HealthTiming
 from revip.model.instants import SECOND, Span
 from revip.model.ipvs import Forwarding, IPAddress, Port, ServiceKey
@@ -17,6 +18,7 @@ from revip.model.spec import LinkName, NodeName, ProbeSpec, Spec, VirtualServerS
 from revip.model.vrrp import active_down
 from revip.planner.backoff import Backoff
 from revip.planner.bounds import comparison_bound, removal_bound, return_bound
+from revip.planner.handover import GRACE
 
 NAME = "api"
 LINK = LinkName("eth0")
@@ -144,6 +146,16 @@ class Setup:
         frozen = vrrp.address_lifetime + KERNEL_LATE
         planned = vrrp.advert_interval + max(LINGER, vrrp.advert_interval + GRACE) + LOOK
         return max(frozen, planned) + 2 * self.way + SLACK
+
+    @cached_property
+    def leaving(self) -> int:
+        """S1: how long a node answers whose agent is gone or frozen, while its keeper works."""
+        return PATIENCE + self.vrrp.advert_interval + GRACE + LOOK + SLACK
+
+    @cached_property
+    def aside(self) -> int:
+        """How much later somebody answers when a director's kernel refuses the address."""
+        return self.vrrp.address_lifetime + self.vrrp.advert_interval + GRACE + LOOK
 
     @cached_property
     def succession(self) -> int:

@@ -167,11 +167,9 @@ class World:
         self.checks.world_changed()
 
     def switched(self, host: Host, name: str) -> None:
-        """A carrier came or went: the kernel tells, and an election looks now and then."""
+        """A carrier came or went: the kernel tells; a keeper looks by itself."""
         if name == "carrier_lost":
             host.notice()
-            if host.agent is not None and host.agent.election is not None:
-                host.call(host.agent, host.agent.election.look)
 
     def doubt(self) -> None:
         """Remember that nothing sure is to be seen about now."""

@@ -198,11 +198,7 @@ class Keeping:
 
     async def run(self) -> None:
         """Start a keeper and serve it.  Raises `KeeperError` when it ends, to be run again."""
-        self._stood.clear()
-        self._link.start()
-        self.starts += 1
-        self._running, self._ended = True, False
-        self._heard, self._heard_at = False, self.clock.now()
+        self._begin()
         problem = ""
         try:
             async with asyncio.TaskGroup() as group:
@@ -251,20 +247,31 @@ class Keeping:
 
     # -------------------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        self._stood.clear()
+        self._link.start()
+        self.starts += 1
+        self._running, self._ended = True, False
+        self._heard, self._heard_at = False, self.clock.now()
+
     async def _serve(self) -> None:
         while True:
-            now = self.clock.now()  # before looking: it is no silence if we sleep after it
-            self.catch_up()
-            self._end_what_is_over(now)
-            if self._ended:
-                raise self._failed("the keeper has ended")
-            if now - self._heard_at > (KEEPER_PATIENCE if self._heard else KEEPER_START):
-                self._link.close(kill=True)
-                raise self._failed(f"the keeper was silent for {now - self._heard_at} ms")
-            self._beat(now)
+            self._look()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK / 1000):
                     await self._link.readable()
+
+    def _look(self) -> None:
+        """Hear the keeper and tell it what is new.  Raises `KeeperError` when it has failed."""
+        now = self.clock.now()  # before looking: it is no silence if we sleep after it
+        self.catch_up()
+        self._end_what_is_over(now)
+        if self._ended:
+            raise self._failed("the keeper has ended")
+        if now - self._heard_at > (KEEPER_PATIENCE if self._heard else KEEPER_START):
+            self._link.close(kill=True)
+            raise self._failed(f"the keeper was silent for {now - self._heard_at} ms")
+        self._beat(now)
 
     def _failed(self, problem: str) -> KeeperError:
         self.problem = problem
@@ -288,20 +295,22 @@ class Keeping:
     async def _find_sources(self) -> None:
         """Ask for this node's own address until there is one, and again when it does not serve."""
         while True:
-            for election in list(self.elections.values()):
-                known = election.name in self._stood
-                fine = election.source and election.standing.status.get("state") != "initialize"
-                due = election.asked_at is None or (
-                    self.clock.now() - election.asked_at >= SOURCE_AGAIN
-                )
-                if not (known and fine) and due:
-                    await self._find_source(election)
-                unknown = election.name in self.elections and election.name not in self._stood
-                ready = election.source is not None or election.vain >= VAIN
-                self.catch_up()  # else old news of this name would be taken for the new one's
-                if unknown and ready and self.say(election.stand()):
-                    self._stood.add(election.name)
+            await self._introduce()
             await asyncio.sleep(LOOK / 1000)
+
+    async def _introduce(self) -> None:
+        """Tell the keeper of the elections that it does not know, and of our own address."""
+        for election in list(self.elections.values()):
+            known = election.name in self._stood
+            fine = election.source and election.standing.status.get("state") != "initialize"
+            due = election.asked_at is None or self.clock.now() - election.asked_at >= SOURCE_AGAIN
+            if not (known and fine) and due:
+                await self._find_source(election)
+            unknown = election.name in self.elections and election.name not in self._stood
+            ready = election.source is not None or election.vain >= VAIN
+            self.catch_up()  # else old news of this name would be taken for the new one's
+            if unknown and ready and self.say(election.stand()):
+                self._stood.add(election.name)
 
     async def _find_source(self, election: KeptElection) -> None:
         former = election.source, election.problem
