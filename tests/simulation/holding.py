@@ -6,8 +6,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from revip.agent.hosting import LONGEST_REST
+from revip.agent.kept import KEEPER_PATIENCE
+from revip.planner.backoff import Backoff
 from revip.planner.grip import LONGEST_REST as LONGEST_ASIDE
+from tests.simulation.keeper import START
 from tests.simulation.violation import Violation
+
+REPLACED = KEEPER_PATIENCE + Backoff().ceiling + max(START)
+"""Within which a keeper that has failed is replaced."""
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host
@@ -137,12 +143,13 @@ class Holding:
             and not host.mute
             and host.agent is not None
             and not host.agent.leaving
-            and (host.keeper is not None or not self._setup.elected)
             and not self._refuses(host)
         ]
 
     def _bound(self) -> int:
         bound = self._setup.succession
+        if self._setup.elected and any(h.awake and h.keeper is None for h in self._world.hosts):
+            bound += REPLACED
         if any(self._world.network.cuts.values()):
             bound *= self._setup.nodes  # who hears whom may settle one after the other
         if self._world.now - self._refused < LONGEST_ASIDE + bound:

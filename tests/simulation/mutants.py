@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from revip.agent import electing
+from revip.agent import electing, keeper
 from revip.agent.electing import Election
 from revip.agent.hosting import Hosting
+from revip.agent.keeper import Keeper
+from revip.agent.kept import Keeping
 from revip.model.health import Finding, Verdict
 from revip.model.instants import NEVER, Instant, Span, later
 from revip.model.ipvs import DeleteDestination
@@ -21,6 +23,7 @@ from revip.model.vrrp import Backup, Sent
 from revip.planner import health, node, pool, vrrp
 from revip.planner.actions import Reconcile
 from revip.planner.backoff import Backoff
+from revip.planner.grip import Grip
 from revip.planner.health import Judge, Waiting
 from revip.planner.node import Node
 from tests.simulation.agent import Agent
@@ -31,13 +34,15 @@ Mutant = Callable[[], Iterator[None]]
 MUTANTS: dict[str, Mutant] = {}
 """By what is wrong with them."""
 HINTS = {
-    "checks serial under one lock": 32,
-    "verdict flipped although the kernel write failed": 13,
-    "an advert that failed counts as sent": 14,
-    "a woken node goes on as if nothing had been": 7,
+    "checks serial under one lock": 9,
+    "verdict flipped although the kernel write failed": 8,
+    "an advert that failed counts as sent": 29,
+    "a woken node goes on as if nothing had been": 5,
     "a fault of ours counts as the server's": 5,
-    "the wait after a refusal grows without end": 5,
-    "the lease ends too late": 5,
+    "the wait after a refusal grows without end": 8,
+    "the lease ends too late": 9,
+    "the keeper has patience without end": 9,
+    "who cannot have the address goes on to claim it": 245,
 }
 """Histories that caught the hardier ones when this was written: tried first, to save time."""
 
@@ -278,9 +283,29 @@ def _(true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self: None
 
 
-@mutant("the lifetime is not renewed", Agent, "_renew_soon")
+@mutant("the lifetime is not renewed", Keeper, "_renew")
 def _(true: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self, place: None
+    return lambda self, place, lease: None
+
+
+@mutant("the keeper has patience without end", keeper, "PATIENCE")
+def _(true: Span) -> Span:
+    return Span(3_600_000)
+
+
+@mutant("the keeper goes on without an agent", Keeper, "_silent")
+def _(true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self: None if self.alone else true(self)
+
+
+@mutant("a keeper that has ended is not missed", Keeping, "_look")
+def _(true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self: None if self._ended else true(self)
+
+
+@mutant("who cannot have the address goes on to claim it", Grip, "at")
+def _(true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, now: self
 
 
 # The host -----------------------------------------------------------------------------------------
