@@ -6,14 +6,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from revip.agent.hosting import LONGEST_REST
-from revip.agent.kept import KEEPER_PATIENCE
-from revip.planner.backoff import Backoff
 from revip.planner.grip import LONGEST_REST as LONGEST_ASIDE
-from tests.simulation.keeper import START
+from tests.simulation.keeper import REPLACED
 from tests.simulation.violation import Violation
-
-REPLACED = KEEPER_PATIENCE + Backoff().ceiling + max(START)
-"""Within which a keeper that has failed is replaced."""
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host

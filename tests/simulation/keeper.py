@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from revip.agent.keeper import Keeper
-from revip.agent.kept import LOOK, KeeperError, Keeping
+from revip.agent.kept import KEEPER_PATIENCE, LOOK, KeeperError, Keeping
 from revip.model.instants import MINUTE, Instant, later
 from revip.model.vrrp import Heard
 from revip.planner.backoff import Backoff
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 START = (50, 1500)
 """Milliseconds that a new interpreter takes; the first keeper is forked."""
+REPLACED = KEEPER_PATIENCE + Backoff().ceiling + max(START) + LOOK
+"""Milliseconds within which an agent has another keeper, when one has died or stopped."""
 
 
 class Process:

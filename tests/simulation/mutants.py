@@ -7,7 +7,7 @@ could.  The first three are kube-vip's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from revip.agent import electing, keeper
 from revip.agent.electing import Election
 from revip.agent.hosting import Hosting
 from revip.agent.keeper import Keeper
-from revip.agent.kept import Keeping
+from revip.agent.kept import KeeperError, Keeping
 from revip.model.health import Finding, Verdict
 from revip.model.instants import NEVER, Instant, Span, later
 from revip.model.ipvs import DeleteDestination
@@ -298,9 +298,13 @@ def _(true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self: None if self.alone else true(self)
 
 
-@mutant("a keeper that has ended is not missed", Keeping, "_look")
+@mutant("a keeper that has failed is not missed", Keeping, "_look")
 def _(true: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self: None if self._ended else true(self)
+    def look(self: Keeping) -> None:
+        with suppress(KeeperError):
+            true(self)
+
+    return look
 
 
 @mutant("who cannot have the address goes on to claim it", Grip, "at")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from revip.agent.hosting import LONGEST_REST
 from revip.model.ipvs import SchedulerFlag, VirtualServer
+from tests.simulation.keeper import REPLACED
 from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Wrong:
     parted: int | None = None
     """A follower's table, which should go after a while."""
     host: int | None = None
+    keeper: int | None = None
+    """Since when an agent is without one that works."""
 
 
 class Repairing:
@@ -63,6 +66,7 @@ class Repairing:
             ("table", table, self._setup.repair),
             ("parted", parted, self._setup.parting),
             ("host", self._host_is_wrong(host), self._setup.host_repair),
+            ("keeper", self._setup.elected and host.awake and not host.keeper, REPLACED),
         ):
             since = getattr(wrong, name)
             if bad and since is None:
@@ -82,7 +86,11 @@ class Repairing:
             bound = self._setup.deaf_repair if host.deaf else self._setup.host_repair
             rest: int = LONGEST_REST
         else:
-            bound = self._setup.repair if name == "table" else self._setup.parting
+            bound = {
+                "table": self._setup.repair,
+                "parted": self._setup.parting,
+                "keeper": REPLACED,
+            }[name]
             rest = self._setup.backoff
         if host.kernel.refusals:
             self._world.after(bound, self._due, host, name, since)
@@ -139,6 +147,7 @@ class Repairing:
             "table": f"the table is {host.kernel.table.get(self._setup.key)}, "
             f"wanted are {agent.service.pool and agent.service.pool.destinations}",
             "parted": "a follower still has a table",
+            "keeper": "the agent has no keeper that works",
             "host": f"the host is not put right: {agent.hosting.missing}; "
             f"directs: {agent.service.directing}, has the address: {host.has_vip}",
         }[name]
