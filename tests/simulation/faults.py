@@ -154,7 +154,7 @@ def _keeper(fault: Fault, world: World) -> End | None:
     host = world.hosts[fault.node]
     agent, process = host.agent, host.agent.link.process if host.agent is not None else None
     both = fault.kind.startswith("both")
-    if process is None:
+    if process is None or not process.begun:  # its agent waits 30 s for an interpreter
         return None
     if fault.kind.endswith("frozen"):
         process.freeze()

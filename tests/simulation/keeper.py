@@ -43,9 +43,12 @@ class Process:
         self._hurried = False
 
     @property
+    def begun(self) -> bool:
+        return self._keeper is not None
+
+    @property
     def awake(self) -> bool:
-        stopped = self.over or self.frozen or self.host.halted
-        return self._keeper is not None and not stopped
+        return self.begun and not (self.over or self.frozen or self.host.halted)
 
     def begin(self) -> None:
         if not self.over:
