@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from revip.adapters.clock import BootClock
+from revip.adapters.fences import NftFences
 from revip.adapters.keeper_process import KeeperProcess
 from revip.adapters.leased_addresses import RtnetlinkAddresses
 from revip.adapters.vrrp_socket import VrrpSocket
@@ -62,7 +63,8 @@ def main(descriptor: int) -> int:
                 return False
             return True
 
-        keeper = Keeper(clock, VrrpSocket, RtnetlinkAddresses(clock), send)
+        addresses, fences = RtnetlinkAddresses(clock), NftFences(clock)
+        keeper = Keeper(clock, VrrpSocket, addresses, fences, send)
         if said := _foremost():
             note = Note(clock.now(), Kind.AGENT, f"the keeper of the address {said}", Level.WARNING)
             send(encode(Told(note)))

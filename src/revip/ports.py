@@ -12,7 +12,7 @@ from typing import Protocol
 from revip.model.conflict import Sighting
 from revip.model.discovery import BackendsNews
 from revip.model.health import Backend, HealthTiming, ProbeResult
-from revip.model.host import HostFact, HostState, Lease, LinkAddress, MacAddress
+from revip.model.host import Fence, HostFact, HostState, Lease, LinkAddress, MacAddress
 from revip.model.instants import Instant, Span
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
 from revip.model.notify import Message
@@ -79,7 +79,7 @@ class SyncDaemons(Protocol):
 
 
 class Host(Protocol):
-    """Links, addresses, routes, rules, sysctls, SNAT, sync daemons of this network namespace."""
+    """Links, addresses, routes, rules, sysctls, packet filter, sync daemons of this namespace."""
 
     async def observe(self, wanted: HostState) -> frozenset[HostFact]:
         """Return those facts of `wanted` (present and absent) that hold now.
@@ -105,6 +105,9 @@ class Host(Protocol):
     def unlease(self, place: LinkAddress) -> None:
         """From now on write `place` for ever, as every other address."""
         ...
+
+    def fence(self, address: IPAddress) -> str:
+        """Return `nftables` where there is a fence of `address`, else `none: ` and why."""
 
     async def link_local(self, link: LinkName) -> IPAddress:
         """Return the link-local IPv6 address of `link`; `KernelError` without one."""
@@ -242,6 +245,41 @@ class LeasedAddresses(Protocol):
 
     def remove(self, place: LinkAddress) -> None:
         """Take `place` away; that it is not there is success.  Raises `KernelError`."""
+        ...
+
+
+class Fences(Protocol):
+    """Packet-filter fences: this host speaks about an address only while its adverts leave.
+
+    All raise `KernelError`: `stands`, `build` and `open` ENOSYS where the kernel can have none.
+    """
+
+    def stands(self, fence: Fence) -> bool:
+        """Return whether it is there and whole."""
+        ...
+
+    def exists(self, address: IPAddress) -> bool:
+        """Return whether there is anything of one, whole or not."""
+        ...
+
+    def is_open(self, address: IPAddress) -> bool:
+        """Return whether answers are let out at this moment; True without a fence."""
+        ...
+
+    def build(self, fence: Fence, until: Instant) -> None:
+        """Make it, or make it anew, and let answers out until then."""
+        ...
+
+    def destroy(self, address: IPAddress) -> None:
+        """Remove it; that there is none is success."""
+        ...
+
+    def open(self, place: LinkAddress, until: Instant) -> bool:
+        """Let answers out until then, no longer but by an advert; return if there is a fence."""
+        ...
+
+    def close(self) -> None:
+        """Give the socket back; the fences stay."""
         ...
 
 

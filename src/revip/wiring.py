@@ -17,6 +17,7 @@ from revip.adapters.announcer import PacketAnnouncer
 from revip.adapters.backends_file import BackendsFile
 from revip.adapters.clock import BootClock
 from revip.adapters.culprits import culprits
+from revip.adapters.fences import NftFences
 from revip.adapters.history_file import HistoryFile
 from revip.adapters.host import LinuxHost
 from revip.adapters.ipvs import GenetlinkIpvs
@@ -61,6 +62,7 @@ def ports(spec: Spec, keeper: KeeperLink | None = None) -> Ports:
     """Fill every port with the adapter that `spec` asks for."""
     clock = BootClock()
     ipvs = GenetlinkIpvs()
+    fences = NftFences(clock)
 
     def source(server: VirtualServerSpec) -> BackendSource | None:
         if server.backends_file is None:
@@ -70,7 +72,7 @@ def ports(spec: Spec, keeper: KeeperLink | None = None) -> Ports:
     return Ports(
         clock=clock,
         table=TimedTable(ipvs),
-        host=LinuxHost(host_record(spec), daemons=ipvs) if spec.manage_host else None,
+        host=LinuxHost(host_record(spec), ipvs, fences) if spec.manage_host else None,
         probes=probe_factory(clock),
         source=source,
         ownership=StateFile(spec.state_file),

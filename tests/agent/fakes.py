@@ -25,6 +25,7 @@ from revip.model.discovery import BackendsNews
 from revip.model.health import Backend, Finding, HealthTiming, ProbeResult
 from revip.model.host import (
     KERNEL_LOCAL_TABLE,
+    Fence,
     HostFact,
     HostState,
     Lease,
@@ -125,6 +126,35 @@ class FakeKernel:
         pass
 
 
+class FakeFences:
+    """What the keeper says of the fences; the adverts themselves are not seen here."""
+
+    def __init__(self) -> None:
+        self.until: dict[IPAddress, Instant] = {}
+
+    def stands(self, fence: Fence) -> bool:
+        return fence.address in self.until
+
+    def exists(self, address: IPAddress) -> bool:
+        return address in self.until
+
+    def is_open(self, address: IPAddress) -> bool:
+        return True
+
+    def build(self, fence: Fence, until: Instant) -> None:
+        self.until[fence.address] = until
+
+    def destroy(self, address: IPAddress) -> None:
+        self.until.pop(address, None)
+
+    def open(self, place: LinkAddress, until: Instant) -> bool:
+        self.until[place.address] = until
+        return True
+
+    def close(self) -> None:
+        pass
+
+
 class FakeHost:
     """Facts that hold; with each address comes the kernel's own local route."""
 
@@ -138,6 +168,8 @@ class FakeHost:
         self.applied = 0
         self.renewed = 0
         self.leases: dict[LinkAddress, Lease] = {}
+        self.fences = FakeFences()
+        self.no_fence = ""
         self.deeds: list[str] = []
         self.gate = asyncio.Event()
         """Cleared, it holds up `apply` before its next fact."""
@@ -184,6 +216,12 @@ class FakeHost:
 
     def unlease(self, place: LinkAddress) -> None:
         self.leases.pop(place, None)
+
+    def fence(self, address: IPAddress) -> str:
+        if self.no_fence:
+            return f"none: {self.no_fence}"
+        held = any(isinstance(fact, Fence) and fact.address == address for fact in self.holds)
+        return "nftables" if held else "none: it does not stand (yet)"
 
     async def link_local(self, link: LinkName) -> IPAddress:
         return ip_address("fe80::1")
@@ -395,7 +433,7 @@ class FakeKeeper:
     def start(self) -> None:
         self.starts += 1
         self._inbox, self._outbox, self.frozen = [], [], False
-        keeper = Keeper(self._clock, self._speaker, self, self.say)
+        keeper = Keeper(self._clock, self._speaker, self, self._host.fences, self.say)
         self._running = asyncio.ensure_future(self._run(keeper))
 
     def die(self) -> None:

@@ -13,7 +13,7 @@ from revip.agent.kept import KEEPER_PATIENCE, LOOK, KeeperError, Keeping
 from revip.model.instants import MINUTE, Instant, later
 from revip.model.vrrp import Heard
 from revip.planner.backoff import Backoff
-from tests.simulation.outside import Ear, KeepersAddresses
+from tests.simulation.outside import Ear, KeepersAddresses, NoFences
 
 if TYPE_CHECKING:
     from tests.simulation.agent import Agent
@@ -54,7 +54,11 @@ class Process:
         if not self.over:
             addresses = KeepersAddresses(self.host)
             self._keeper = Keeper(
-                self.host.clock, lambda _, router, __: Ear(self, router), addresses, self._say
+                self.host.clock,
+                lambda _, router, __: Ear(self, router),
+                addresses,
+                NoFences(),
+                self._say,
             )
             self.host.world.look()
             self.run()

@@ -8,7 +8,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from revip.errors import KernelError
-from revip.model.host import HostFact, HostState, Lease, LinkAddress
+from revip.model.host import Fence, HostFact, HostState, Lease, LinkAddress
+from revip.model.instants import Instant
 from revip.model.ipvs import Change, IPAddress, Observation, ServiceKey
 from revip.model.spec import LinkName
 from revip.model.vrrp import Heard, VirtualRouter
@@ -75,6 +76,9 @@ class HostPort:
     def unlease(self, place: LinkAddress) -> None:
         self._leases.pop(place, None)
 
+    def fence(self, address: IPAddress) -> str:
+        return "none: no nftables in a simulated kernel"
+
     async def _write(self, place: LinkAddress) -> None:
         lease = self._leases.get(place)
         self._demand(place, lease)
@@ -105,6 +109,31 @@ class HostPort:
         return self._host.world.setup.addresses[self._host.number]
 
     async def close(self) -> None:
+        pass
+
+
+class NoFences:
+    """The port `Fences` of a kernel without nf_tables; only `open` is called by a keeper."""
+
+    def open(self, place: LinkAddress, until: Instant) -> bool:
+        raise KernelError(errno.ENOSYS, f"open the fence of {place}", "no nftables here")
+
+    def stands(self, fence: Fence) -> bool:
+        return False
+
+    def exists(self, address: IPAddress) -> bool:
+        return False
+
+    def is_open(self, address: IPAddress) -> bool:
+        return True
+
+    def build(self, fence: Fence, until: Instant) -> None:
+        pass
+
+    def destroy(self, address: IPAddress) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 

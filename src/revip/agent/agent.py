@@ -365,6 +365,9 @@ class Agent:
     async def _leave(self) -> None:
         await self._resign()
         if self.spec.on_exit is OnExit.LEAVE:
+            if self.hosting is not None:
+                self.hosting.paused = True  # else it would be put back
+            await self.elections.unfence()
             self.note(Kind.AGENT, "stopping; table and addresses stay (agent.on_exit: leave)")
             return
         if self.node.paused:

@@ -69,6 +69,8 @@ class Outside:
     """The priority that this node deserves now, 0 for none, and why."""
     renew: Callable[[LinkAddress, Lease], None]
     """Have the kernel's lifetime renewed, if the address is there."""
+    allow: Callable[[Instant], None]
+    """Let answers for the address out until then, and no longer but by an advert."""
     lead: Callable[[bool, str], None]
     """Told when this node begins and ceases to direct."""
     again: Callable[[LinkAddress], None]
@@ -150,7 +152,7 @@ class Election:
         """End the part that this node takes: the group is not configured any more."""
         if self._speaker is not None:
             self._feed(Stopped(reason))
-        self.keeps_until = Instant(0)
+        self._keep(Instant(0))
         self._yield()
         self._close()
 
@@ -302,12 +304,20 @@ class Election:
             if error.errno in (errno.EINVAL, errno.EADDRNOTAVAIL):
                 self._router_is_outdated()
             return SendFailed(error.sentence)
+        if action.priority and self._outside.clock.now() > action.not_after:
+            self._outside.allow(NEVER_HELD)  # frozen meanwhile: the late advert opened the fence
         return Sent(at)
 
     def _router_is_outdated(self) -> None:
         """Have the socket opened anew, by the address that this node has now."""
         if self._speaker is not None:
             self._speaker.close()
+
+    def _keep(self, until: Instant) -> None:
+        """Keep the address until then, although no advert says so."""
+        if until != self.keeps_until:
+            self.keeps_until = until
+            self._outside.allow(until)
 
     def _renew(self, until: Instant, now: Instant) -> None:
         self.keeps_until = until
@@ -320,7 +330,7 @@ class Election:
         now = self._outside.clock.now()
         carries = self._carries(self._speaker)
         wait = Span(self.spec.advert_interval + GRACE)
-        self.keeps_until = later(now, wait) if held and carries else Instant(now - 1)
+        self._keep(later(now, wait) if held and carries else Instant(now - 1))
         self._succeeded = False
         self._hand_over()
 
@@ -329,11 +339,13 @@ class Election:
         now = self._outside.clock.now()
         if self._holder() is not None and not self._succeeded:
             self._succeeded = True
-            self.keeps_until = min(self.keeps_until, later(now, LINGER))
+            self._keep(min(self.keeps_until, later(now, LINGER)))
         if now > self.keeps_until:
             self._yield()
         elif handover.keeps(self._wish) and not self._succeeded and self._carries(self._speaker):
-            self._renew(later(now, Span(self.spec.advert_interval + GRACE)), now)
+            until = later(now, Span(self.spec.advert_interval + GRACE))
+            self._keep(until)
+            self._renew(until, now)
 
     @staticmethod
     def _carries(speaker: Speaker | None) -> bool:
@@ -353,7 +365,7 @@ class Election:
             self._note(f"takes no part in the election: {failure}", Level.ERROR)
         if self._speaker is not None:
             self._feed(Stopped(failure))
-        self.keeps_until = Instant(0)
+        self._keep(Instant(0))
         self._yield()
 
     def _close(self) -> None:

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 
 from revip.agent.fitness import fitness
 from revip.agent.kept import Keeping, KeptElection, Ties
+from revip.errors import KernelError
 from revip.model.host import LinkAddress
 from revip.model.ipvs import IPAddress
-from revip.model.notes import Note
+from revip.model.notes import Kind, Level, Note
 from revip.model.spec import Spec, VirtualServerSpec, VrrpSpec
 from revip.model.vrrp import STOPPING
 from revip.planner.grip import Grip
+from revip.planner.host import fence_of
 from revip.planner.service import Service, ballot
 from revip.ports import Clock, Host, KeeperLink
+
+NO_FENCE = "none: three adverts take as long as the address's lifetime, which bounds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Elections:
         if station is not None:
             self._keeping = Keeping(station.clock, station.keeper, station.note)
         self._task: asyncio.Task[None] | None = None
+        self._told = ""
+        """What was told last of the fence."""
 
     def get(self, name: str) -> KeptElection | None:
         """Return the election of a virtual server, None where there is none."""
@@ -118,12 +124,23 @@ class Elections:
         grip = self._grips[place] = self._grips[place].at(now)
         return grip.objection(now)
 
+    async def unfence(self) -> None:
+        """Take the fences away: nobody is left to open them."""
+        for server, _ in self._running.values():
+            if self._station is not None:
+                try:
+                    await self._station.host.apply([fence_of(server)], [])
+                except KernelError as error:
+                    now = self._station.clock.now()
+                    self._station.note(Note(now, Kind.HOST_FAILED, str(error), Level.ERROR))
+
     def _election(
         self, station: Station, keeping: Keeping, server: VirtualServerSpec, vrrp: VrrpSpec
     ) -> KeptElection:
         multicast6 = server.address.version == 6 and not vrrp.peers
         place = LinkAddress(server.interface, server.address)
         self._grips[place] = Grip(vrrp.address_lifetime)
+        name, place = server.name, LinkAddress(server.interface, server.address)
 
         async def source() -> IPAddress:
             own = await station.source(server)
@@ -137,11 +154,22 @@ class Elections:
                 return STOPPING, objection
             return fitness(vrrp, service, own, waits=station.paused() and not leading)
 
+        def fence() -> str:
+            return station.host.fence(server.address) if vrrp.fenced else NO_FENCE
+
+        def lead(leading: bool, reason: str) -> None:
+            station.lead(server.name, leading, reason)
+            if leading and vrrp.fenced and (said := fence()) != self._told:
+                self._told = said
+                text = f"fence: {said}"
+                station.note(Note(station.clock.now(), Kind.LEADERSHIP, text, Level.INFO, name))
+
         ties = Ties(
             worth,
             source,
-            lambda leading, reason: station.lead(server.name, leading, reason),
+            lead,
             lambda: station.again(place),
             lambda lease: station.host.lease(place, lease),
+            fence,
         )
         return KeptElection(server.name, place, vrrp, ties, keeping)

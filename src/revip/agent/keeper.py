@@ -10,6 +10,7 @@ has ended, and then the keeper ends, too.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
@@ -37,7 +38,7 @@ from revip.model.ipvs import IPAddress
 from revip.model.notes import Kind, Level, Note
 from revip.model.vrrp import STOPPING
 from revip.planner.telling import Seldom
-from revip.ports import Clock, LeasedAddresses, Speaker, SpeakerFactory
+from revip.ports import Clock, Fences, LeasedAddresses, Speaker, SpeakerFactory
 
 BEAT = Span(200)
 """At most between two words of the agent, and of the keeper."""
@@ -66,12 +67,14 @@ class Keeper:
         clock: Clock,
         speaker: SpeakerFactory,
         addresses: LeasedAddresses,
+        fences: Fences,
         send: Callable[[bytes], bool],
     ) -> None:
         """`send` gives a packet to the agent, and returns False when there is no room for it."""
         self._clock = clock
         self._speaker = speaker
         self._addresses = addresses
+        self._fences = fences
         self._send = send
         self._parts: dict[str, _Part] = {}
         self._heard_at = self._looked_at = clock.now()
@@ -192,6 +195,7 @@ class Keeper:
             source,
             fitness,
             self._renew,
+            lambda until: self._allow(stand, until),
             lead,
             lambda _: self._say(Again(name)),
             lambda note: self._say(Told(note)),
@@ -204,6 +208,14 @@ class Keeper:
             self._addresses.renew(place, lease)
         except KernelError as error:
             self._fault(str(error))
+
+    def _allow(self, stand: Stand, until: Instant) -> None:
+        if stand.vrrp.fenced:
+            try:
+                self._fences.open(stand.place, until)
+            except KernelError as error:
+                if error.errno != errno.ENOSYS:  # of that the agent tells, who is to build it
+                    self._fault(str(error))
 
     def _remove(self, place: LinkAddress) -> None:
         try:

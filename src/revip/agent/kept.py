@@ -70,6 +70,8 @@ class Ties:
     """Have the address announced once more."""
     lease: Callable[[Lease], None]
     """Until when, and for how long, the address may be written."""
+    fence: Callable[[], str] = lambda: "none: this host is not managed"
+    """What bounds who answers for it beside its lifetime."""
 
 
 class KeptElection:
@@ -144,6 +146,7 @@ class KeptElection:
             "holder": said.get("holder"),
             "reason": said.get("reason") or self._keeping.problem,
             "lifetime_left_ms": max(0, left) if self.leading else None,
+            "fence": self.ties.fence(),
             "oddities": said.get("oddities", {}),
             "handover": wish
             and {

@@ -14,7 +14,7 @@ from revip.model.host import HostFact, HostState, Sysctl
 from revip.model.ipvs import Table
 from revip.model.spec import Spec
 from revip.planner.diff import diff, owned
-from revip.planner.host import combined, describe_fact, host_diff, host_state, undone
+from revip.planner.host import combined, describe_fact, fence_of, host_diff, host_state, undone
 from revip.planner.sync import sync_state
 from revip.ports import Host
 from revip.wiring import ports
@@ -80,6 +80,7 @@ async def _roles(spec: Spec, host: Host) -> HostState:
     keys = frozenset(server.key for server in spec.virtual_servers)
     states = [sync_state(spec, each, each, strangers=False) for each in (keys, frozenset())]
     for server in spec.virtual_servers:
+        states.append(HostState(absent=frozenset({fence_of(server)})))  # also without an address
         try:
             address = await host.node_address(server.interface, server.address.version, vips)
         except KernelError:

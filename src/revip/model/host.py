@@ -138,6 +138,22 @@ class Untracked:
     """Only what comes from there; None is anybody."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """LINK says nothing about ADDRESS (ARP, neighbor advertisements) unless adverts leave by it.
+
+    A table of nf_tables of our own.  It holds, too, where the kernel has nothing to make it of:
+    the address's lifetime bounds there.
+    """
+
+    link: LinkName
+    address: IPAddress
+    vrid: int = 0
+    """Of the adverts; 0 names any fence of ADDRESS, to be removed."""
+    open_for: Span = Span(0)
+    """After each advert, milliseconds: three intervals."""
+
+
 HostFact = (
     DummyLink
     | LinkAddress
@@ -147,6 +163,7 @@ HostFact = (
     | Sysctl
     | Snat
     | Untracked
+    | Fence
     | SyncDaemon
 )
 

@@ -87,6 +87,11 @@ class VrrpSpec:
     address_lifetime: Span = Span(3 * SECOND)
     """After a renewal the kernel keeps the address for so long, whole seconds."""
 
+    @property
+    def fenced(self) -> bool:
+        """Whether others may take over (after three intervals) before the lifetime is over."""
+        return 3 * self.advert_interval < self.address_lifetime
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualServerSpec:

@@ -20,6 +20,7 @@ from revip.model.host import (
     KERNEL_LOCAL_TABLE,
     ROUTE_TABLE,
     DummyLink,
+    Fence,
     HostFact,
     HostState,
     LinkAddress,
@@ -30,9 +31,11 @@ from revip.model.host import (
     Untracked,
     WireRule,
 )
+from revip.model.instants import Span
 from revip.model.ipvs import Forwarding, IPAddress, Protocol, at
 from revip.model.spec import DUMMY, LinkName, Spec, VirtualServerSpec
 from revip.model.sync import SyncDaemon
+from revip.model.vrrp import PATIENCE
 
 ICMP = 1
 ICMPV6 = 58
@@ -54,6 +57,7 @@ def host_state(
         raise InvariantError(f"{node_address} is not of the family of {server.address}")
     ready, leading = _direct(server, node_address, on_link=spec.node_address is None)
     translating = _masquerade(server)
+    fence = fence_of(server)
     match server.forwarding, directing:
         case Forwarding.DIRECT, True:
             present = ready | leading
@@ -65,7 +69,9 @@ def host_state(
             present = frozenset()
         case method, _:
             raise InvariantError(f"no host preparation for forwarding {method.name.lower()}")
-    absent = undone(HostState(ready | leading | translating)).absent - present
+    if fence.vrid:
+        present |= {fence}
+    absent = undone(HostState(ready | leading | translating | {fence})).absent - present
     return HostState(present, absent | _rivals(server, present))
 
 
@@ -78,6 +84,15 @@ def combined(states: Iterable[HostState]) -> HostState:
     needed = {fact.name for fact in present if isinstance(fact, Sysctl)}
     surplus = (f for f in absent if not (isinstance(f, Sysctl) and f.name in needed))
     return HostState(present, frozenset(surplus) - present)
+
+
+def fence_of(server: VirtualServerSpec) -> Fence:
+    """Return the fence where adverts bound who answers more closely than the lifetime does."""
+    vrrp = server.vrrp
+    if vrrp is None or not vrrp.fenced:
+        return Fence(server.interface, server.address)
+    silence = Span(PATIENCE * vrrp.advert_interval)
+    return Fence(server.interface, server.address, vrrp.vrid, silence)
 
 
 def undone(state: HostState) -> HostState:
@@ -134,6 +149,8 @@ def describe_fact(fact: HostFact) -> str:
         case Untracked(link, address, port, source):
             sender = f" from {source}" if source else ""
             return f"no tracking of what {link} receives{sender} for {at(address, port)}"
+        case Fence(link, address):
+            return f"fence: {link} answers for {address} only while adverts leave"
         case _:
             assert_never(fact)
 
@@ -268,6 +285,9 @@ def _order(fact: HostFact) -> tuple[int, str]:
         case Untracked():
             # It matters only beside some firewalls, and takes a process: nobody waits for it.
             rank = 12
+        case Fence():
+            # The lifetime bounds as well: no address waits for a fence that is refused.
+            rank = 13
         case _:
             assert_never(fact)
     return rank, describe_fact(fact)
@@ -276,7 +296,7 @@ def _order(fact: HostFact) -> tuple[int, str]:
 def _leaving(fact: HostFact) -> tuple[int, str]:
     """Rank `fact` for being taken away: the higher, the earlier."""
     rank, words = _order(fact)
-    return (-1, words) if isinstance(fact, Untracked) else (rank, words)
+    return (-1, words) if isinstance(fact, Untracked | Fence) else (rank, words)
 
 
 def _is_the_kernels_own(fact: HostFact) -> bool:

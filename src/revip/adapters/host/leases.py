@@ -12,6 +12,7 @@ import time
 from revip.adapters.host.refusals import refusal
 from revip.model.host import Lease, LinkAddress
 from revip.model.instants import SECOND, Instant
+from revip.model.ipvs import IPAddress
 
 
 class Leases:
@@ -36,6 +37,16 @@ class Leases:
             sentence = "the lease is over, and others may have the address"
             raise refusal(errno.ETIME, operation, sentence)
         return lease.lifetime // SECOND
+
+    def ends(self, address: IPAddress) -> Instant:
+        """Return until when `address` may be on this host at least; the past without a lease."""
+        found = (lease.ends for place, lease in self._leases.items() if place.address == address)
+        return max(found, default=Instant(0))
+
+    @staticmethod
+    def now() -> Instant:
+        """Return the time that leases are measured by."""
+        return _now()
 
     def over(self, place: LinkAddress) -> bool:
         """Return whether `place` has a lease that has ended."""

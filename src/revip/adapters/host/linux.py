@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import assert_never
 
+from revip.adapters.host.fencing import Fencing
 from revip.adapters.host.leases import Leases
 from revip.adapters.host.links import LinkFact, Links
 from revip.adapters.host.notices import Notices
@@ -19,6 +20,7 @@ from revip.adapters.host.syncing import Syncing
 from revip.adapters.host.sysctls import Sysctls
 from revip.model.host import (
     DummyLink,
+    Fence,
     HostFact,
     HostState,
     Lease,
@@ -33,10 +35,10 @@ from revip.model.host import (
 from revip.model.ipvs import IPAddress
 from revip.model.spec import LinkName
 from revip.model.sync import SyncDaemon
-from revip.ports import SyncDaemons
+from revip.ports import Fences, SyncDaemons
 
 UNANNOUNCED = 0.5
-"""Seconds between looks at the sync daemons, of which the kernel announces nothing."""
+"""Seconds between looks at the sync daemons, of which the kernel announces nothing, and fences."""
 RECHECK = 10.0
 """Seconds after which links, addresses, routes and rules are read although nothing was heard."""
 
@@ -55,10 +57,11 @@ class LinuxHost:
     def __init__(
         self,
         record: Path,
-        sysctl_root: Path = Path("/proc/sys"),
         daemons: SyncDaemons | None = None,
+        fences: Fences | None = None,
+        sysctl_root: Path = Path("/proc/sys"),
     ) -> None:
-        """Keep former values in `record`; without `daemons` there are no sync daemons."""
+        """Keep former values in `record`; without `daemons` or `fences` there are none."""
         self._record = Record(record)
         self._netlink = Rtnetlink()
         self._leases = Leases()
@@ -67,6 +70,7 @@ class LinuxHost:
         self._sysctls = Sysctls(self._record, sysctl_root)
         self._filter = PacketFilter(self._record, tracking=sysctl_root / _TRACKING)
         self._syncing = Syncing(daemons, self._record)
+        self._fencing = Fencing(fences, self._record, self._leases)
         self._read: tuple[frozenset[LinkFact], frozenset[HostFact], int, float] | None = None
 
     @property
@@ -86,6 +90,7 @@ class LinuxHost:
             if isinstance(fact, Sysctl) and self._sysctls.is_ours(fact):
                 holds.add(fact)
         holds |= self._syncing.holding(wanted.present, wanted.absent)
+        holds |= self._fencing.holding(wanted.present, wanted.absent)
         holds |= self._filter.ours(f for f in wanted.absent if isinstance(f, Snat | Untracked))
         if needed := frozenset(f for f in wanted.present if isinstance(f, Snat | Untracked)):
             holds |= await self._filter.in_force(needed)
@@ -111,6 +116,10 @@ class LinuxHost:
         """From now on write `place` for ever, as every other address."""
         self._leases.set(place, None)
 
+    def fence(self, address: IPAddress) -> str:
+        """Return `nftables` where the fence of `address` stands, else `none: ` and why."""
+        return self._fencing.told(address)
+
     async def link_local(self, link: LinkName) -> IPAddress:
         """Return the link-local IPv6 address of `link`; `KernelError` without one."""
         for address in await self._links.link_local(link):
@@ -119,7 +128,7 @@ class LinuxHost:
         raise refusal(errno.EADDRNOTAVAIL, f"read addresses of {link}", sentence)
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yield once after each burst of link, address, route, rule or sync daemon changes.
+        """Yield once after each burst of link, address, route, rule, sync daemon or fence changes.
 
         Raises `KernelError` when the socket cannot be opened.
         """
@@ -128,7 +137,7 @@ class LinuxHost:
                 async with asyncio.timeout(UNANNOUNCED):
                     await self._notices.next()
             except TimeoutError:
-                if not self._syncing.changed():
+                if not (self._syncing.changed() or self._fencing.changed()):
                     continue
             except OSError as error:
                 raise refusal(error.errno or errno.EIO, "listen for changes of the host") from error
@@ -150,6 +159,7 @@ class LinuxHost:
     async def close(self) -> None:
         """Give the sockets back; the next call opens others."""
         await self._filter.close()
+        self._fencing.close()
         self._notices.close()
         self._netlink.close()
         self._read = None
@@ -178,6 +188,8 @@ class LinuxHost:
                 await self._filter.give(fact)
             case SyncDaemon():
                 self._syncing.give(fact)
+            case Fence():
+                self._fencing.give(fact)
             case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
                 await self._links.establish(fact)
             case _:
@@ -191,6 +203,8 @@ class LinuxHost:
                 await self._filter.take(fact)
             case SyncDaemon():
                 await self._syncing.take(fact)
+            case Fence():
+                self._fencing.take(fact)
             case DummyLink() | LinkAddress() | LocalRoute() | SourceHintRoute() | WireRule():
                 await self._links.withdraw(fact)
             case _:
@@ -210,5 +224,5 @@ def _words(fact: LinkFact) -> Iterator[bytes]:
 
 
 def _link_facts(facts: frozenset[HostFact]) -> frozenset[LinkFact]:
-    others = Sysctl | Snat | Untracked | SyncDaemon
+    others = Sysctl | Snat | Untracked | Fence | SyncDaemon
     return frozenset(fact for fact in facts if not isinstance(fact, others))

@@ -38,6 +38,8 @@ class Record:
         self.sysctls: dict[str, Changed] = {}
         self.chains: set[str] = set()
         """Packet-filter rules of ours, in the words of `packet_filter.entry`."""
+        self.fences: set[str] = set()
+        """Addresses that have a fence of ours."""
         self.sync: dict[str, Started] = {}
         """Sync daemons of ours by their role."""
         self.trouble: str | None = None
@@ -59,6 +61,7 @@ class Record:
                 for name, entry in document["sysctls"].items()
             }
             self.chains = {str(entry) for entry in document["chains"]}
+            self.fences = {str(address) for address in document.get("fences", ())}
             self.sync = {
                 str(role): Started(str(entry["daemon"]), int(entry["index"]))
                 for role, entry in document.get("sync", {}).items()
@@ -80,6 +83,7 @@ class Record:
                 for name, change in sorted(self.sysctls.items())
             },
             "chains": sorted(self.chains),
+            "fences": sorted(self.fences),
             "sync": {role: asdict(started) for role, started in sorted(self.sync.items())},
         }
         fresh = self._path.with_name(self._path.name + ".new")
