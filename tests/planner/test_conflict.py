@@ -336,3 +336,14 @@ def test_in_every_history(
     alerts = [action for _, action in world.did if isinstance(action, Alert)]
     assert policy is OnDuplicate.DEFEND or not world.times(Defend)
     assert len(alerts) <= 4 * len(world.did)
+
+
+def test_two_short_overlaps_soon_after_each_other_are_no_long_one() -> None:
+    world = World(elected=True).holding()
+    world.feed(Recognized(FELLOW))
+    for _ in range(2):
+        world.answering = {FELLOW}
+        world.run(2 * CHECK)
+        world.answering = set()
+        world.run(4 * CHECK)
+    assert world.alerts() == []

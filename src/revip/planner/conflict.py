@@ -72,6 +72,8 @@ RETRY_CEILING = Span(30_000)
 """Between checks while it stands aside: the first and, doubled each time, the longest."""
 FORGET = Span(10_000)
 """Who was not heard for so long claims it no longer."""
+APART = Span(3 * CHECK)
+"""A fellow that was not heard for three questions had given the address up meanwhile."""
 REMEMBERED = 8
 """Rivals at once; a flood of forged ones must not fill memory or log."""
 FELLOWS = 64
@@ -261,6 +263,8 @@ def _heard(rules: Rules, state: Conflict, event: Heard, now: Instant) -> Step:
         fellow = fellow or before.fellow
         name = event.name or before.name
         rival = replace(before, last=now, times=before.times + 1, fellow=fellow, name=name)
+        if fellow and now - before.last >= APART:
+            rival = replace(rival, since=now)  # one hand-over after the other is no long one
     state = replace(state, rivals={**state.rivals, event.mac: rival})
     match state.stage:
         case Asking() as asking:
