@@ -16,6 +16,8 @@ from lab.scenario import Run, scenario
 from lab.scenarios.announcing import finished, opened, wait
 from lab.scenarios.election import STREAMS, answering, elected, present
 
+PARTED = 2.0
+"""Seconds, after which a former director has said all that it had to say."""
 STARVED_SECONDS = 30.0
 BURST = 0.8
 """Seconds for which the agent gets no processor at all, as in a long collection of garbage."""
@@ -28,6 +30,10 @@ def starved(run: Run) -> None:
     """Keep the agent from running again and again; its keeper must not care."""
     with full_disk(run.directory / "full") as disk, Cluster(run, adjust=on(disk)) as cluster:
         memory(run, cluster.agents["n1"])
+        # Another may have begun, and yields to the higher priority first.
+        wait(lambda: cluster.server_status("n1")["role"] == "director", "n1 directs")
+        wait(lambda: answering(cluster) == {"n1"}, "only n1 answers")
+        time.sleep(PARTED)
         changes = directed(cluster)
         tormentors = [cluster.lab.spawn("n1", burn) for _ in range(BURNERS)]
         tormentors.append(cluster.lab.spawn("n1", stop_often, cluster.agents["n1"].pid))
