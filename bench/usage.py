@@ -33,7 +33,11 @@ def memory(pids: Iterable[int]) -> tuple[float, float]:
     for pid in pids:
         rolled = Path(f"/proc/{pid}/smaps_rollup")
         source = rolled if rolled.exists() else Path(f"/proc/{pid}/smaps")
-        for line in source.read_text().splitlines():
+        try:
+            said = source.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        for line in said.splitlines():
             if line.startswith("Pss:"):
                 pss += int(line.split()[1])
             elif line.startswith("Rss:"):

@@ -34,11 +34,15 @@ OOM_SCORE = -900
 
 
 @contextlib.contextmanager
-def forked() -> Iterator[KeeperProcess]:
-    """Give a keeper that was forked of this process, which should still be small."""
+def forked(*, wanted: bool = True) -> Iterator[KeeperProcess]:
+    """Give a keeper that was forked of this process, which should still be small.
+
+    Where none is `wanted` it is not started yet: two processes that begin share one processor.
+    """
     process = KeeperProcess()
-    with contextlib.suppress(KernelError):  # the agent starts another, and tells why not
-        process.fork(main)
+    if wanted:
+        with contextlib.suppress(KernelError):  # the agent starts another, and tells why not
+            process.fork(main)
     try:
         yield process
     finally:

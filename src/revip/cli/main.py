@@ -49,7 +49,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         case "run":
             from revip.keeper import forked
 
-            with forked() as keeper:  # before anything large is loaded
+            wanted = _may_elect(_config(arguments))
+            with forked(wanted=wanted) as keeper:  # before anything large is loaded
                 from revip.cli.run import run
 
                 return run(_config(arguments), keeper, json_lines=arguments.log_format == "json")
@@ -65,6 +66,18 @@ def _dispatch(arguments: argparse.Namespace) -> int:
             from revip.cli import steer
 
             return steer.steer(arguments)
+
+
+def _may_elect(config: Path | None) -> bool:
+    """Guess, without reading it in earnest, whether a configuration wants a keeper.
+
+    A wrong guess costs no more than a process too many, or one that is started a little later.
+    """
+    try:
+        text = config.read_bytes() if config is not None else b""
+    except OSError:
+        text = b""  # that is told by who reads it in earnest
+    return b"vrrp" in text or "vrrp" in os.environ.get("REVIP_ELECTION_KIND", "")
 
 
 def _config(arguments: argparse.Namespace) -> Path | None:
