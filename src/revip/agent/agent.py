@@ -8,6 +8,7 @@ before the next event is looked at.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ from revip.planner.telling import Seldom
 FIRST_VERDICTS_SECONDS = 3.0
 """The address waits this long for a table with somebody in it, then comes all the same."""
 
+TABLE_FIRST_SECONDS = 0.5
+"""So long the surfaces and the watch for duplicates leave the processor to the first table."""
 PARTING_SECONDS = 1.0
 """The table of a former director stays so long after its address: some neighbors learn late."""
 
@@ -161,14 +164,22 @@ class Agent:
             self.note(Kind.CONFIG, warning, Level.WARNING)
         self.perform(self._first)
         self._discovery.follow(self.spec)
-        self.conflicts.follow(self.spec, self.node.services)
-        for name, part in self._parts.items():
-            self._start(name, part)
+        self._group.create_task(self._begin_the_rest())
         self.elections.follow(self.spec)
         if self.hosting is not None:
             self._start("host", self._run_host)
         if self.announcing is not None:
             self._start("announcements", self.announcing.run)
+
+    async def _begin_the_rest(self) -> None:
+        """Begin what loads most modules after the first table: until then the backends wait."""
+        if any(service.directing for service in self.node.services.values()):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TABLE_FIRST_SECONDS):
+                    await self._tabled.wait()
+        self.conflicts.follow(self.spec, self.node.services)
+        for name, part in self._parts.items():
+            self._start(name, part)
 
     def _now(self) -> Instant:
         return self.ports.clock.now()
