@@ -41,7 +41,7 @@ FIRST_VERDICTS_SECONDS = 3.0
 """The address waits this long for a table with somebody in it, then comes all the same."""
 
 TABLE_FIRST_SECONDS = 0.5
-"""So long the surfaces and the watch for duplicates leave the processor to the first table."""
+"""So long the surfaces leave the processor to the first table."""
 PARTING_SECONDS = 1.0
 """The table of a former director stays so long after its address: some neighbors learn late."""
 
@@ -164,6 +164,7 @@ class Agent:
             self.note(Kind.CONFIG, warning, Level.WARNING)
         self.perform(self._first)
         self._discovery.follow(self.spec)
+        self.conflicts.follow(self.spec, self.node.services)
         self._group.create_task(self._begin_the_rest())
         self.elections.follow(self.spec)
         if self.hosting is not None:
@@ -177,7 +178,6 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TABLE_FIRST_SECONDS):
                     await self._tabled.wait()
-        self.conflicts.follow(self.spec, self.node.services)
         for name, part in self._parts.items():
             self._start(name, part)
 
